@@ -1,1 +1,23 @@
-//! rootcellar-store
+//! A content-addressed store engine: one contract, several backends, no network.
+//!
+//! [`BlobStore`] is the contract. Content comes in as [`Verified`], which only hashing makes, through a [`Spool`] where it is
+//! large, and goes out as [`Blob`]. A store on this machine is also a [`LocalStore`]: it says where blobs lie and leases them.
+//! [`Records`] keeps the small mutable things that point at blobs.
+
+mod blob;
+mod clock;
+mod error;
+mod local;
+mod records;
+mod spool;
+mod store;
+mod verified;
+
+pub use blob::{Blob, ByteRange};
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use local::{Lease, Leased, LocalStore, Location};
+pub use records::{Record, RecordKind, Records};
+pub use spool::{Ingest, Spool};
+pub use store::{BlobStore, BlobStoreExt};
+pub use verified::{Content, SpoolFile, Verified};

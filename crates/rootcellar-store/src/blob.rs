@@ -1,0 +1,191 @@
+//! A blob, or a part of one, on its way out of a store.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use rootcellar_digest::Digest;
+
+use crate::{Error, ErrorKind, Result};
+
+/// A part of a blob: from an offset, for a number of bytes or to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRange {
+    /// The first byte.
+    pub offset: u64,
+    /// Bytes at the most; `None` reads to the end.
+    pub len: Option<u64>,
+}
+
+impl ByteRange {
+    /// The whole blob.
+    pub const ALL: Self = Self { offset: 0, len: None };
+
+    /// All from `offset` on.
+    pub const fn from(offset: u64) -> Self {
+        Self { offset, len: None }
+    }
+
+    /// The bytes of `digest`'s blob that this range means, clipped to the blob.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfRange`] if the range begins behind the end.
+    pub fn resolve(self, digest: Digest) -> Result<Range<u64>> {
+        let size = digest.size_bytes();
+        if self.offset > size {
+            let reason = format!("the range begins at {}, behind the blob's end", self.offset);
+            return Err(Error::new(ErrorKind::OutOfRange, "get", reason).on(digest));
+        }
+        let end = self.len.map_or(size, |len| self.offset.saturating_add(len).min(size));
+        Ok(self.offset..end)
+    }
+}
+
+/// Bytes of a blob that a store hands out: in memory, in an open file, or still arriving.
+///
+/// An open file is read piece by piece as the consumer asks; it needs no memory for what was not asked for yet.
+pub struct Blob {
+    digest: Digest,
+    range: Range<u64>,
+    body: Body,
+}
+
+enum Body {
+    Bytes(Bytes),
+    File { file: Arc<File>, start: u64 },
+    Stream(BoxStream<'static, Result<Bytes>>),
+}
+
+/// Bytes read from a file at once: large enough to make the change of threads cheap, small enough for a thousand readers.
+const FILE_PIECE_BYTES: u64 = 256 * 1024;
+
+impl Blob {
+    /// Wraps the bytes of `range`.
+    ///
+    /// # Panics
+    /// If `bytes` has another length than `range`.
+    pub fn from_bytes(digest: Digest, range: Range<u64>, bytes: Bytes) -> Self {
+        assert_eq!(
+            bytes.len() as u64,
+            range.end - range.start,
+            "the bytes are the range asked for"
+        );
+        Self {
+            digest,
+            range,
+            body: Body::Bytes(bytes),
+        }
+    }
+
+    /// Wraps an open file in which the blob's first byte lies at `blob_start`.
+    pub fn from_file(digest: Digest, range: Range<u64>, file: Arc<File>, blob_start: u64) -> Self {
+        let start = blob_start + range.start;
+        Self {
+            digest,
+            range,
+            body: Body::File { file, start },
+        }
+    }
+
+    /// Wraps a stream, whose source verifies what it sends.
+    pub fn from_stream(digest: Digest, range: Range<u64>, stream: BoxStream<'static, Result<Bytes>>) -> Self {
+        Self {
+            digest,
+            range,
+            body: Body::Stream(stream),
+        }
+    }
+
+    /// The blob that this is, or is a part of.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The bytes of the blob that this holds.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// How many bytes this holds.
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether this holds no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Collects the bytes. The caller has bounded the size.
+    ///
+    /// # Errors
+    /// Whatever the source of the bytes met; [`ErrorKind::DataLoss`] if it ended early.
+    pub async fn into_bytes(self) -> Result<Bytes> {
+        if let Body::Bytes(bytes) = self.body {
+            return Ok(bytes);
+        }
+        let (digest, len) = (self.digest, self.len());
+        let capacity = usize::try_from(len)
+            .map_err(|_| Error::new(ErrorKind::Exhausted, "get", "the blob does not fit into memory").on(digest))?;
+        let append = |mut whole: BytesMut, piece: Bytes| async move {
+            whole.extend_from_slice(&piece);
+            Ok(whole)
+        };
+        let whole = self
+            .into_stream()
+            .try_fold(BytesMut::with_capacity(capacity), append)
+            .await?;
+        Ok(whole.freeze())
+    }
+
+    /// The bytes, piece by piece. The stream ends with an error if its source ends early.
+    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        let (digest, len) = (self.digest, self.len());
+        match self.body {
+            Body::Bytes(bytes) if bytes.is_empty() => stream::empty().boxed(),
+            Body::Bytes(bytes) => stream::once(async { Ok(bytes) }).boxed(),
+            Body::File { file, start } => read_pieces(digest, file, start..start + len),
+            Body::Stream(stream) => stream,
+        }
+    }
+}
+
+fn read_pieces(digest: Digest, file: Arc<File>, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    let next_piece = move |at: u64| {
+        let (file, len) = (file.clone(), (range.end - at).min(FILE_PIECE_BYTES));
+        async move {
+            if len == 0 {
+                return Ok(None);
+            }
+            let piece = tokio::task::spawn_blocking(move || read_piece(digest, &file, at, len))
+                .await
+                .expect("reading a file does not panic, and the runtime outlives its streams")?;
+            Ok(Some((piece, at + len)))
+        }
+    };
+    stream::try_unfold(range.start, next_piece).boxed()
+}
+
+fn read_piece(digest: Digest, file: &File, at: u64, len: u64) -> Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(len).expect("a piece is small")];
+    file.read_exact_at(&mut piece, at).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => {
+            Error::new(ErrorKind::DataLoss, "get", "the stored file is shorter than the blob").on(digest)
+        }
+        _ => Error::io("get", "reading the stored file", error).on(digest),
+    })?;
+    Ok(piece.into())
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", &self.digest)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,63 @@
+//! A store whose blobs lie on this machine: what staging is built on.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use rootcellar_digest::Digest;
+
+use crate::{BlobStore, Result, Spool};
+
+/// A [`BlobStore`] that can say where a blob lies, and keep it there.
+#[async_trait]
+pub trait LocalStore: BlobStore {
+    /// Takes a lease on all of `digests`, or on none: the digests that are missing are the answer then.
+    ///
+    /// Until the lease is dropped, none of its blobs is evicted or moved. Duplicates are fine.
+    async fn lease(&self, digests: &[Digest]) -> Result<Leased>;
+
+    /// Where a leased blob lies. Without a lease the answer can be wrong a moment later.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the blob is not present, the empty blob included.
+    fn locate(&self, digest: Digest) -> Result<Location>;
+
+    /// Where content is ingested from which this store can publish without copying.
+    fn spool(&self) -> &Spool;
+}
+
+/// The answer to a request for a lease.
+#[derive(Debug)]
+pub enum Leased {
+    /// All blobs are present, and stay so while this is held.
+    Held(Lease),
+    /// These are not present, each named once; no lease was taken.
+    Missing(Vec<Digest>),
+}
+
+/// Keeps blobs from being evicted until it is dropped.
+pub struct Lease(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
+
+impl Lease {
+    /// Wraps whatever ends the lease when it is dropped.
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease")
+    }
+}
+
+/// The place of a stored blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file of its own, which holds the blob and nothing else. It is never written again.
+    Loose {
+        /// The file's path.
+        path: PathBuf,
+    },
+}

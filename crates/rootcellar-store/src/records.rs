@@ -1,0 +1,43 @@
+//! The store's other half: small mutable records.
+//!
+//! Blobs never change; what points at them does. Action results and asset associations are records: a key, a value of some
+//! kilobytes, an expiry if there is one. What they mean is known elsewhere.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::Result;
+
+/// Names a kind of record. Keys of different kinds never meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordKind(pub &'static str);
+
+/// A value, and when it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The value.
+    pub value: Bytes,
+    /// When it stops being there; `None` leaves it to the bound of the store.
+    pub expires: Option<SystemTime>,
+}
+
+/// Keeps records by kind and key.
+///
+/// 1. **Last write wins.** A `get` that begins after a `put` returned sees that value or a later one.
+/// 2. **Expired is absent**, by the clock that the implementation was given.
+/// 3. **Bounded.** When the bound is reached, the records used longest ago go first.
+/// 4. **Whole or absent**, after a crash too: never a mixture of two values.
+#[async_trait]
+pub trait Records: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// Reads a record. Counts as a use of it.
+    async fn get(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Record>>;
+
+    /// Writes a record, in place of the one under that key if there is one.
+    async fn put(&self, kind: RecordKind, key: &[u8], record: Record) -> Result<()>;
+
+    /// Removes a record if it is there.
+    async fn remove(&self, kind: RecordKind, key: &[u8]) -> Result<()>;
+}

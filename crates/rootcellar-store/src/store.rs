@@ -1,0 +1,75 @@
+//! The contract of a store of blobs.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rootcellar_digest::{Digest, DigestFunction};
+
+use crate::{Blob, ByteRange, Error, ErrorKind, Result, Verified};
+
+/// Keeps blobs under their digests: what the protocol needs, and nothing more. There is no delete and no list.
+///
+/// Implementations promise the following; `rootcellar_store::testing` has a test for each clause.
+///
+/// 1. **Whole or absent.** A blob is reported present, and can be read, only once all its bytes are stored. That is so from
+///    the moment its `put` returns, for every reader.
+/// 2. **Named by all of its digest.** Function, hash and size are the name. A right hash with a wrong size is absent.
+/// 3. **The empty blob is always present**, in every function, and need not be put.
+/// 4. **Right bytes or an error.** `get` never yields a byte that does not belong to the digest and range asked for. Damage is
+///    [`ErrorKind::DataLoss`], and the damaged blob is absent from then on.
+/// 5. **Absent is `NotFound`**, said before the first byte.
+/// 6. **Ranges clip.** A range that ends behind the blob's end is clipped to it; one that begins there is empty; one that
+///    begins behind it is [`ErrorKind::OutOfRange`].
+/// 7. **Puts are idempotent** and never replace stored bytes. Any number of puts of one blob may run at once; all succeed.
+/// 8. **`find_missing` answers once a digest**, in the order of first mention, however often it was mentioned, and counts as
+///    a use of every blob it finds.
+/// 9. **A batch is a list of independent operations**: outcomes come in the order of the request, and one item's trouble is
+///    not another's.
+/// 10. **Dropping a future leaves nothing half-visible.** The operation happened or it did not.
+/// 11. **A blob being read stays readable** to the end of that read, though it may be evicted meanwhile.
+#[async_trait]
+pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// The digests, of those given, that are not present.
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>>;
+
+    /// Opens a range of a blob for reading.
+    async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob>;
+
+    /// Stores a blob. It is as durable as the store says it makes blobs when this returns.
+    async fn put(&self, blob: Verified) -> Result<()>;
+
+    /// Reads whole blobs that fit into memory, one outcome for each digest. The caller bounds the sum of the sizes.
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>>;
+
+    /// Stores several blobs, one outcome for each. On disk a batch is one commit, to a remote store one call.
+    async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>>;
+}
+
+/// What users of a store want on top of the contract.
+#[async_trait]
+pub trait BlobStoreExt: BlobStore {
+    /// Whether a blob is present. Counts as a use of it.
+    async fn contains(&self, digest: Digest) -> Result<bool> {
+        Ok(self.find_missing(&[digest]).await?.is_empty())
+    }
+
+    /// Reads a whole blob of at most `size_max` bytes into memory.
+    async fn read(&self, digest: Digest, size_max: u64) -> Result<Bytes> {
+        if digest.size_bytes() > size_max {
+            let reason = format!("the blob has more than the {size_max} bytes that are read at once here");
+            return Err(Error::new(ErrorKind::Exhausted, "read", reason).on(digest));
+        }
+        self.get(digest, ByteRange::ALL).await?.into_bytes().await
+    }
+
+    /// Hashes and stores bytes, and tells their name.
+    async fn put_bytes(&self, function: DigestFunction, content: Bytes) -> Result<Digest> {
+        let blob = Verified::of(function, content);
+        let digest = blob.digest();
+        self.put(blob).await?;
+        Ok(digest)
+    }
+}
+
+impl<S: BlobStore + ?Sized> BlobStoreExt for S {}
