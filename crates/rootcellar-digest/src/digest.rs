@@ -62,6 +62,14 @@ impl Digest {
         })
     }
 
+    /// Makes a digest of two pieces of text, as resource names spell it: the hash, and the size as a plain decimal number.
+    ///
+    /// # Errors
+    /// Says what is wrong with the hash or the size.
+    pub fn from_text(function: DigestFunction, hash: &str, size: &str) -> Result<Self, DigestError> {
+        Self::from_hex(function, hash, parse_size(size)?)
+    }
+
     /// Hashes `content`.
     pub fn of(function: DigestFunction, content: &[u8]) -> Self {
         let mut hasher = Hasher::new(function, content.len() as u64);
@@ -143,7 +151,7 @@ impl FromStr for Digest {
             Some(name) => name.parse()?,
             None => DigestFunction::infer(hash.len(), &DigestFunction::ALL).ok_or(DigestError::Shape)?,
         };
-        Self::from_hex(function, hash, parse_size(size)?)
+        Self::from_text(function, hash, size)
     }
 }
 
