@@ -8,15 +8,19 @@ mod blob;
 mod clock;
 mod error;
 mod local;
+mod memory;
 mod records;
 mod spool;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verified;
 
 pub use blob::{Blob, ByteRange};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use local::{Lease, Leased, LocalStore, Location};
+pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};
 pub use spool::{Ingest, Spool};
 pub use store::{BlobStore, BlobStoreExt};

@@ -24,6 +24,21 @@ pub struct Record {
     pub expires: Option<SystemTime>,
 }
 
+impl Record {
+    /// Whether the record's time is over at `now`.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// What a record costs besides key and value: expiry, recency, and their places in an index.
+const ENTRY_BYTES: u64 = 192;
+
+/// The bytes by which a record counts against the bound of a store.
+pub(crate) fn charge(key: &[u8], record: &Record) -> u64 {
+    key.len() as u64 + record.value.len() as u64 + ENTRY_BYTES
+}
+
 /// Keeps records by kind and key.
 ///
 /// 1. **Last write wins.** A `get` that begins after a `put` returned sees that value or a later one.

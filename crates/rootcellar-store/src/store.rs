@@ -1,5 +1,6 @@
 //! The contract of a store of blobs.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -73,3 +74,15 @@ pub trait BlobStoreExt: BlobStore {
 }
 
 impl<S: BlobStore + ?Sized> BlobStoreExt for S {}
+
+/// The digests of which `is_present` is false, each once, in the order of first mention. The empty blob is always present.
+pub(crate) fn absent_once(digests: &[Digest], mut is_present: impl FnMut(Digest) -> bool) -> Vec<Digest> {
+    let mut absent = Vec::new();
+    let mut named = HashSet::new();
+    for digest in digests.iter().copied() {
+        if !is_present(digest) && !digest.is_empty_blob() && named.insert(digest) {
+            absent.push(digest);
+        }
+    }
+    absent
+}
