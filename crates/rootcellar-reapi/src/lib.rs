@@ -2,14 +2,24 @@
 //!
 //! This crate knows what the API's messages mean and which of them are valid; it knows no network. What comes from outside is
 //! parsed once into a type that cannot hold anything else: [`Functions`] make digests of digest messages, [`ReadName`] and
-//! [`WriteName`] are resource names, [`InstanceName`] is the name of an instance.
+//! [`WriteName`] are resource names, [`RelPath`] is a path that cannot leave the root, and a [`Directory`] is one that a
+//! filesystem can hold.
 
+mod directory;
 mod error;
 pub mod functions;
 mod instance;
+mod node_name;
+mod node_properties;
+mod rel_path;
 pub mod resource_name;
+mod wire;
 
+pub use directory::{Directory, DirectoryNode, FileNode, NODE_BYTES_MAX, Node, SymlinkNode};
 pub use error::{Error, ErrorKind, FieldViolation, Result, VIOLATIONS_MAX};
 pub use functions::Functions;
 pub use instance::{INSTANCE_NAME_BYTES_MAX, InstanceName, RESERVED_SEGMENTS};
+pub use node_name::{NODE_NAME_BYTES_MAX, NodeName};
+pub use node_properties::{NodeProperties, SUBTREE_READ_ONLY};
+pub use rel_path::{PATH_BYTES_MAX, RelPath};
 pub use resource_name::{ReadName, WriteName};
