@@ -82,7 +82,7 @@ impl Directory {
             }
         }
         directory.check_unique()?;
-        directory.is_sorted = directory.nodes_are_sorted() && properties.as_ref().is_none_or(properties_are_sorted);
+        directory.is_sorted = directory.nodes_are_sorted();
         directory.properties = read_properties(properties.as_ref())?;
         Ok(directory)
     }
@@ -109,7 +109,8 @@ impl Directory {
         files.chain(directories).chain(symlinks)
     }
 
-    /// Whether each list is in the canonical order, by the bytes of the names, and the properties of the directory too.
+    /// Whether each list is in the canonical order, by the bytes of the names. The order of properties is not judged: they are
+    /// found by name.
     pub fn is_sorted(&self) -> bool {
         self.is_sorted
     }
@@ -146,12 +147,22 @@ impl Directory {
 
     /// Finds a child by name.
     pub fn child(&self, name: &str) -> Option<Node<'_>> {
-        let file = self.files.iter().find(|node| node.name.as_str() == name);
-        let directory = self.directories.iter().find(|node| node.name.as_str() == name);
-        let symlink = self.symlinks.iter().find(|node| node.name.as_str() == name);
-        file.map(Node::File)
-            .or(directory.map(Node::Directory))
-            .or(symlink.map(Node::Symlink))
+        let file = self.find(&self.files, name, |node| &node.name).map(Node::File);
+        let directory = || {
+            self.find(&self.directories, name, |node| &node.name)
+                .map(Node::Directory)
+        };
+        let symlink = || self.find(&self.symlinks, name, |node| &node.name).map(Node::Symlink);
+        file.or_else(directory).or_else(symlink)
+    }
+
+    /// Finds a node by halving where the order allows it: a directory can have a million.
+    fn find<'a, T>(&self, nodes: &'a [T], name: &str, name_of: impl Fn(&T) -> &NodeName) -> Option<&'a T> {
+        if self.is_sorted {
+            let found = nodes.binary_search_by(|node| name_of(node).as_str().cmp(name));
+            return found.ok().map(|index| &nodes[index]);
+        }
+        nodes.iter().find(|node| name_of(node).as_str() == name)
     }
 }
 
@@ -229,10 +240,6 @@ fn check_target(target: &str) -> Result<()> {
 
 fn read_properties(properties: Option<&reapi::NodeProperties>) -> Result<NodeProperties> {
     properties.map_or_else(|| Ok(NodeProperties::default()), NodeProperties::from_proto)
-}
-
-fn properties_are_sorted(properties: &reapi::NodeProperties) -> bool {
-    properties.properties.is_sorted_by_key(|property| &property.name)
 }
 
 #[cfg(test)]

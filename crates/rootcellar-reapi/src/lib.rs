@@ -5,6 +5,7 @@
 //! [`WriteName`] are resource names, [`RelPath`] is a path that cannot leave the root, and a [`Directory`] is one that a
 //! filesystem can hold.
 
+mod canonical;
 mod directory;
 mod error;
 pub mod functions;
@@ -13,8 +14,10 @@ mod node_name;
 mod node_properties;
 mod rel_path;
 pub mod resource_name;
+pub mod tree;
 mod wire;
 
+pub use canonical::encode_directory;
 pub use directory::{Directory, DirectoryNode, FileNode, NODE_BYTES_MAX, Node, SymlinkNode};
 pub use error::{Error, ErrorKind, FieldViolation, Result, VIOLATIONS_MAX};
 pub use functions::Functions;
@@ -23,3 +26,4 @@ pub use node_name::{NODE_NAME_BYTES_MAX, NodeName};
 pub use node_properties::{NodeProperties, SUBTREE_READ_ONLY};
 pub use rel_path::{PATH_BYTES_MAX, RelPath};
 pub use resource_name::{ReadName, WriteName};
+pub use tree::{InputTree, TreeLimits, TreePages};

@@ -1,0 +1,182 @@
+//! Whole trees of Directories: reading one out of a store, checking it, and passing it on.
+//!
+//! ```text
+//!   InputTree   every distinct Directory of a tree in memory, checked as a whole: what staging and capture work on
+//!   TreePages   a tree on its way out as GetTree sends it, page by page
+//!   message     the Tree message, in which outputs of actions travel
+//! ```
+//!
+//! A tree is a DAG, and is treated as one throughout: work and memory are for distinct directories, never for paths.
+
+mod fetch;
+mod graph;
+mod limits;
+pub mod message;
+mod page_token;
+mod pages;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use rootcellar_digest::Digest;
+use rootcellar_store::BlobStore;
+
+use self::graph::Graph;
+pub use self::graph::TreeDirectory;
+pub use self::limits::{Extent, TreeLimits};
+pub use self::message::DecodedTree;
+pub use self::pages::{PageLimits, TreePages};
+use crate::directory::{Directory, Node};
+use crate::{Error, RelPath, Result};
+
+/// An input root, or another tree of Directories, all of which are here, valid, and within limits.
+#[derive(Debug, Clone)]
+pub struct InputTree {
+    graph: Graph,
+    extent: Extent,
+}
+
+impl InputTree {
+    /// Reads the tree under `root` and makes sure that its files are in the store, too.
+    ///
+    /// # Errors
+    /// [`Error::missing_blobs`] with every directory and every file known to be missing;
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if something in it is no valid Directory or the tree goes past
+    /// `limits`; what the store says if it cannot answer.
+    pub async fn load(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Self> {
+        let tree = Self::load_directories(store, root, limits).await?;
+        let missing = store.find_missing(&tree.files()).await?;
+        if missing.is_empty() {
+            Ok(tree)
+        } else {
+            Err(Error::missing_blobs(missing))
+        }
+    }
+
+    /// Reads the tree under `root` and does not ask for its files: for a caller that takes a lease on [`Self::closure`], or asks
+    /// for more blobs in the same call.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; files are looked for only if a directory is missing anyway.
+    pub async fn load_directories(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Self> {
+        let fetched = fetch::fetch(store, root, limits).await?;
+        if fetched.missing.is_empty() {
+            return Self::assemble(root, fetched.directories, limits);
+        }
+        let mut missing = fetched.missing;
+        let files = distinct_files(fetched.directories.values());
+        missing.extend(store.find_missing(&files).await?);
+        Err(Error::missing_blobs(missing))
+    }
+
+    /// Makes a tree of encoded directories. What cannot be reached from `root` is dropped.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if a directory that is referred to is not among them, or is no
+    /// valid Directory in canonical order, or the tree goes past `limits`.
+    ///
+    /// # Panics
+    /// In debug builds, if a directory is not named by the hash of its bytes.
+    pub fn from_encoded(root: Digest, directories: HashMap<Digest, Bytes>, limits: &TreeLimits) -> Result<Self> {
+        limits.check_directories(directories.len())?;
+        let read = |(digest, encoded): (Digest, Bytes)| {
+            debug_assert_eq!(
+                digest,
+                Digest::of(digest.function(), &encoded),
+                "a directory is named by its bytes"
+            );
+            limits.check_directory_bytes(digest.size_bytes())?;
+            Ok((digest, fetch::read_sorted(digest, encoded)?))
+        };
+        let directories = directories.into_iter().map(read).collect::<Result<_>>()?;
+        Self::assemble(root, directories, limits)
+    }
+
+    fn assemble(root: Digest, directories: HashMap<Digest, TreeDirectory>, limits: &TreeLimits) -> Result<Self> {
+        let graph = Graph::sort(root, directories)?;
+        let extent = graph.measure();
+        limits.check(&extent)?;
+        Ok(Self { graph, extent })
+    }
+
+    /// The root's digest.
+    pub fn root_digest(&self) -> Digest {
+        self.directories()[0].digest
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Directory {
+        &self.directories()[0].directory
+    }
+
+    /// Every distinct directory once: the root first, parents before children, in an order that follows from the tree alone.
+    pub fn directories(&self) -> &[TreeDirectory] {
+        self.graph.directories()
+    }
+
+    /// A directory of this tree, by digest.
+    pub fn directory(&self, digest: &Digest) -> Option<&TreeDirectory> {
+        self.graph.get(digest)
+    }
+
+    /// The directory that a [`DirectoryNode`](crate::DirectoryNode) of this tree means.
+    ///
+    /// # Panics
+    /// If `digest` comes from elsewhere and is not in this tree.
+    pub fn child(&self, digest: &Digest) -> &Directory {
+        let found = self
+            .graph
+            .get(digest)
+            .expect("a tree holds every directory that it refers to");
+        &found.directory
+    }
+
+    /// The directory at a path. Symlinks are not followed.
+    pub fn directory_at(&self, path: &RelPath) -> Option<&TreeDirectory> {
+        let step = |at: &TreeDirectory, name| match at.directory.child(name)? {
+            Node::Directory(node) => self.directory(&node.digest),
+            _ => None,
+        };
+        path.components().try_fold(&self.directories()[0], step)
+    }
+
+    /// The node at a path, which is not the root. Symlinks are not followed.
+    pub fn node_at(&self, path: &RelPath) -> Option<Node<'_>> {
+        let parent = self.directory_at(&path.parent()?)?;
+        parent.directory.child(path.file_name()?)
+    }
+
+    /// How many paths there are, how deep and how long.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// The digests of all files, each once, in the order of first mention.
+    pub fn files(&self) -> Vec<Digest> {
+        distinct_files(self.directories())
+    }
+
+    /// The digests of all directories and files, each once: everything that has to be stored for this tree.
+    pub fn closure(&self) -> Vec<Digest> {
+        let directories: HashSet<Digest> = self.directories().iter().map(|directory| directory.digest).collect();
+        let files = self.files().into_iter().filter(|file| !directories.contains(file));
+        self.directories()
+            .iter()
+            .map(|directory| directory.digest)
+            .chain(files)
+            .collect()
+    }
+}
+
+fn distinct_files<'a>(directories: impl IntoIterator<Item = &'a TreeDirectory>) -> Vec<Digest> {
+    let mut seen = HashSet::new();
+    let files = directories
+        .into_iter()
+        .flat_map(|directory| directory.directory.files());
+    files
+        .map(|file| file.digest)
+        .filter(|digest| seen.insert(*digest))
+        .collect()
+}
