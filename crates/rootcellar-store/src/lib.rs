@@ -5,7 +5,9 @@
 //! [`Records`] keeps the small mutable things that point at blobs.
 
 mod blob;
+mod byte_counter;
 mod clock;
+mod disk;
 mod error;
 mod local;
 mod memory;
@@ -17,7 +19,9 @@ pub mod testing;
 mod verified;
 
 pub use blob::{Blob, ByteRange};
+pub use byte_counter::ByteCounter;
 pub use clock::{Clock, SystemClock};
+pub use disk::{DiskOptions, DiskStatistics, DiskStore, Durability, WhenFull};
 pub use error::{Error, ErrorKind, Result};
 pub use local::{Lease, Leased, LocalStore, Location};
 pub use memory::{MemoryRecords, MemoryStore};

@@ -15,14 +15,17 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rootcellar_digest::{Digest, DigestFunction, Hasher};
 
+use crate::byte_counter::Share;
 use crate::verified::{SpoolFile, mismatch};
-use crate::{Error, ErrorKind, Result, Verified};
+use crate::{ByteCounter, Error, ErrorKind, Result, Verified};
 
 /// A directory for content on its way into a store.
 #[derive(Debug, Clone)]
 pub struct Spool {
     dir: Arc<Path>,
     memory_max_bytes: u64,
+    counter: ByteCounter,
+    files_max_bytes: u64,
 }
 
 /// Blobs of up to this size never touch the spool directory: they fit the memory of a thousand uploads at once.
@@ -35,6 +38,8 @@ impl Spool {
         Self {
             dir: dir.into().into(),
             memory_max_bytes: MEMORY_MAX_BYTES,
+            counter: ByteCounter::default(),
+            files_max_bytes: u64::MAX,
         }
     }
 
@@ -43,6 +48,16 @@ impl Spool {
     pub fn with_memory_max_bytes(self, memory_max_bytes: u64) -> Self {
         Self {
             memory_max_bytes,
+            ..self
+        }
+    }
+
+    /// Counts the bytes in all spool files with `counter`, and refuses what would bring them above `files_max_bytes`.
+    #[must_use]
+    pub fn counted(self, counter: ByteCounter, files_max_bytes: u64) -> Self {
+        Self {
+            counter,
+            files_max_bytes,
             ..self
         }
     }
@@ -67,7 +82,7 @@ impl Spool {
     /// Copies and hashes what `source` has from its beginning. Blocks: for threads that may.
     ///
     /// # Errors
-    /// As for reading and writing files. Content that changes its length meanwhile is [`ErrorKind::InvalidArgument`] for
+    /// [`ErrorKind::Exhausted`] at the bound of the spool; else as for reading and writing files. Content that changes its length meanwhile is [`ErrorKind::InvalidArgument`] for
     /// functions that need the length beforehand, else it is what was read.
     pub fn copy_file(&self, function: DigestFunction, source: &mut File) -> Result<Verified> {
         let io_error = |error| Error::io("ingest", "copying a file into the spool", error);
@@ -83,12 +98,12 @@ impl Spool {
                 Err(error) => return Err(io_error(error)),
             };
             hasher.update(&piece[..len]);
-            file.file.write_all(&piece[..len]).map_err(io_error)?;
+            file.write(&piece[..len])?;
         }
         let digest = hasher
             .finish()
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, "ingest", error.to_string()))?;
-        Ok(Verified::from_spool(digest, file.keep()))
+        Ok(Verified::from_spool(digest, file.keep()?))
     }
 
     fn create(&self) -> Result<Partial> {
@@ -97,7 +112,12 @@ impl Spool {
             .tempfile_in(&self.dir)
             .map_err(|error| Error::io("ingest", format!("making a file in {}", self.dir.display()), error))?;
         let (file, path) = named.into_parts();
-        Ok(Partial { file, path })
+        Ok(Partial {
+            file,
+            path,
+            share: self.counter.share(),
+            files_max_bytes: self.files_max_bytes,
+        })
     }
 }
 
@@ -124,15 +144,31 @@ enum Body {
 struct Partial {
     file: File,
     path: tempfile::TempPath,
+    /// The file's part in what the spool may hold.
+    share: Share,
+    files_max_bytes: u64,
 }
 
 impl Partial {
-    fn keep(self) -> SpoolFile {
+    fn write(&mut self, piece: &[u8]) -> Result<()> {
+        if self.share.add(piece.len() as u64) > self.files_max_bytes {
+            let reason = format!("the spool holds the {} bytes it may", self.files_max_bytes);
+            return Err(Error::new(ErrorKind::Exhausted, "ingest", reason));
+        }
+        self.file
+            .write_all(piece)
+            .map_err(|error| Error::io("ingest", "writing a spool file", error))
+    }
+
+    /// Ends the writing. The file is opened anew for reading only: the kernel runs no program from a file that anybody has
+    /// open for writing, and a store publishes this very file.
+    fn keep(self) -> Result<SpoolFile> {
+        let file = File::open(&self.path).map_err(|error| Error::io("ingest", "reopening a spool file", error))?;
         let path = self
             .path
             .keep()
             .expect("keeping a temporary path only forgets to remove it on Linux");
-        SpoolFile::new(self.file, path)
+        Ok(SpoolFile::new(file, path, self.share))
     }
 }
 
@@ -167,12 +203,12 @@ impl Ingest {
             Body::File(mut partial) => {
                 let write = move || {
                     hasher.update(&piece);
-                    partial.file.write_all(&piece).map(|()| (hasher, partial))
+                    partial.write(&piece).map(|()| (hasher, partial))
                 };
                 let written = tokio::task::spawn_blocking(write)
                     .await
                     .expect("hashing and writing do not panic, and the runtime outlives its tasks")
-                    .map_err(|error| Error::io("ingest", "writing a spool file", error).on(self.digest))?;
+                    .map_err(|error| error.on(self.digest))?;
                 hasher = written.0;
                 Body::File(written.1)
             }
@@ -196,7 +232,10 @@ impl Ingest {
         match body {
             // Hashed just now, piece by piece: the same bytes.
             Body::Memory(bytes) => Ok(Verified::from_memory(found, bytes.freeze())),
-            Body::File(partial) => Ok(Verified::from_spool(found, partial.keep())),
+            Body::File(partial) => Ok(Verified::from_spool(
+                found,
+                partial.keep().map_err(|error| error.on(found))?,
+            )),
         }
     }
 

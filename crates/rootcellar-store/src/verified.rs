@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
 
+use crate::byte_counter::Share;
 use crate::{Blob, ByteRange, Error, ErrorKind, Result};
 
 /// A blob whose bytes were hashed in this process and match its digest: the only thing that a store takes.
@@ -112,17 +113,24 @@ pub struct SpoolFile(Arc<Inner>);
 struct Inner {
     file: Arc<File>,
     path: PathBuf,
+    share: Share,
 }
 
 impl SpoolFile {
-    pub(crate) fn new(file: File, path: PathBuf) -> Self {
+    pub(crate) fn new(file: File, path: PathBuf, share: Share) -> Self {
         Self(Arc::new(Inner {
             file: Arc::new(file),
             path,
+            share,
         }))
     }
 
-    /// The open file, positioned anywhere.
+    /// Stops counting the file's bytes as the spool's: a store has linked it and counts them.
+    pub(crate) fn hand_over(&self) {
+        self.0.share.hand_over();
+    }
+
+    /// The file, open for reading, positioned anywhere.
     pub fn file(&self) -> Arc<File> {
         self.0.file.clone()
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rootcellar_store::testing::{check_blob_store, check_records};
-use rootcellar_store::{MemoryRecords, MemoryStore};
+use rootcellar_store::testing::{check_blob_store, check_local_store, check_records};
+use rootcellar_store::{DiskOptions, DiskStore, Durability, MemoryRecords, MemoryStore, SystemClock};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_store_is_a_blob_store() {
@@ -13,4 +13,45 @@ async fn memory_store_is_a_blob_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_records_are_records() {
     check_records(async |bytes_max, clock| Arc::new(MemoryRecords::new(bytes_max, clock)) as _).await;
+}
+
+/// Makes stores in new directories below one that goes with it.
+struct Disks {
+    dir: tempfile::TempDir,
+    durability: Durability,
+}
+
+impl Disks {
+    fn new(durability: Durability) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, durability }
+    }
+
+    async fn make(&self, bytes_max: u64) -> Arc<DiskStore> {
+        let dir = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
+        let options = DiskOptions {
+            bytes_max,
+            durability: self.durability,
+            ..DiskOptions::default()
+        };
+        Arc::new(DiskStore::open(dir, options, Arc::new(SystemClock)).await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_store_is_a_blob_store() {
+    let disks = Disks::new(Durability::default());
+    check_blob_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_store_that_always_syncs_is_a_blob_store() {
+    let disks = Disks::new(Durability::Always);
+    check_blob_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_store_is_a_local_store() {
+    let disks = Disks::new(Durability::None);
+    check_local_store(async |bytes_max| disks.make(bytes_max).await as _).await;
 }
