@@ -5,18 +5,23 @@
 //! [`WriteName`] are resource names, [`RelPath`] is a path that cannot leave the root, and a [`Directory`] is one that a
 //! filesystem can hold.
 
+mod action;
 mod canonical;
 mod directory;
 mod error;
 pub mod functions;
 mod instance;
+mod message_blob;
 mod node_name;
 mod node_properties;
+mod outputs;
+mod protobuf_time;
 mod rel_path;
 pub mod resource_name;
 pub mod tree;
 mod wire;
 
+pub use action::{ActionLimits, EnvironmentVariable, LoadedAction, PlatformProperty};
 pub use canonical::encode_directory;
 pub use directory::{Directory, DirectoryNode, FileNode, NODE_BYTES_MAX, Node, SymlinkNode};
 pub use error::{Error, ErrorKind, FieldViolation, Result, VIOLATIONS_MAX};
@@ -24,6 +29,7 @@ pub use functions::Functions;
 pub use instance::{INSTANCE_NAME_BYTES_MAX, InstanceName, RESERVED_SEGMENTS};
 pub use node_name::{NODE_NAME_BYTES_MAX, NodeName};
 pub use node_properties::{NodeProperties, SUBTREE_READ_ONLY};
+pub use outputs::{OUTPUT_PATH_BYTES_MAX, OUTPUT_PROPERTIES, OutputKind, OutputPath, OutputProperties, Outputs};
 pub use rel_path::{PATH_BYTES_MAX, RelPath};
 pub use resource_name::{ReadName, WriteName};
 pub use tree::{InputTree, TreeLimits, TreePages};
