@@ -1,0 +1,168 @@
+//! Files beneath a directory whose content is not trusted.
+//!
+//! An action can leave anything in its root: links to `/etc`, directories a thousand levels deep, FIFOs that block their
+//! reader. So every path is resolved by the kernel with the root as `/` (`openat2(2)`), a last component that is a link is
+//! never followed, and no operation opens something before it knows that it is a regular file or a directory.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
+use rustix::io::{Errno, Result};
+
+/// A directory, and the operations that stay beneath it.
+///
+/// Paths are relative to it, with `/` between the segments; the empty path is the directory itself.
+#[derive(Debug)]
+pub(crate) struct Beneath {
+    root: OwnedFd,
+}
+
+/// Who owns what is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id on the host.
+    pub uid: u32,
+    /// Group id on the host.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// The user that this process runs as.
+    pub fn current() -> Self {
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        }
+    }
+}
+
+impl Beneath {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self {
+            root: rustix::fs::openat(CWD, path, flags, Mode::empty())?,
+        })
+    }
+
+    /// Opens the directory at `path`. Links on the way, and at its end, lead where they lead for a process inside the root.
+    pub(crate) fn open_dir(&self, path: &str) -> Result<OwnedFd> {
+        self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)
+    }
+
+    /// Opens the regular file at `path`, which [`stat`](Self::stat) has just said to be one, for reading.
+    pub(crate) fn open_file(&self, path: &str) -> Result<File> {
+        // NONBLOCK: had it become a FIFO since, opening must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(self.open_at(path, flags)?.into())
+    }
+
+    fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            // The kernel gives up with EAGAIN when a rename ran beside it; there is no limit to how often that may happen,
+            // but nothing renames once the action has ended.
+            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// What is at `path`; a link at its end is not followed.
+    pub(crate) fn stat(&self, path: &str) -> Result<Stat> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// What `path` leads to inside the root, links followed.
+    pub(crate) fn stat_followed(&self, path: &str) -> Result<Stat> {
+        rustix::fs::fstat(self.open_at(path, OFlags::PATH)?)
+    }
+
+    pub(crate) fn read_link(&self, path: &str) -> Result<Vec<u8>> {
+        let (parent, name) = self.parent(path)?;
+        Ok(rustix::fs::readlinkat(&parent, name, Vec::new())?.into_bytes())
+    }
+
+    pub(crate) fn make_dir(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+    }
+
+    pub(crate) fn make_file(&self, path: &str) -> Result<File> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600))?.into())
+    }
+
+    pub(crate) fn make_link(&self, path: &str, target: &str) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::symlinkat(target, &parent, name)
+    }
+
+    /// Gives what is at `path` to `owner`; a link itself, not what it leads to.
+    pub(crate) fn own(&self, path: &str, owner: Owner) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Sets the mode of the file or directory at `path`.
+    pub(crate) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
+    }
+
+    /// Sets the modification time of what is at `path`; of a link itself.
+    pub(crate) fn set_mtime(&self, path: &str, mtime: Timespec) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: mtime,
+        };
+        rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The names in the directory at `path`, in the order of the filesystem.
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<Vec<u8>>> {
+        Dir::new(self.open_dir(path)?)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_bytes().to_vec()))
+            .filter(|name| !matches!(name.as_deref(), Ok(b"." | b"..")))
+            .collect()
+    }
+
+    /// The directory that holds the last segment of `path`, and that segment; "." in the root for the root itself.
+    fn parent<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str)> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = self.open_at(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok((parent, if name.is_empty() { "." } else { name }))
+    }
+}
+
+impl AsFd for Beneath {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// What kind of thing a `stat` found.
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// `parent` and `name` as one path.
+pub(crate) fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{parent}/{name}")
+    }
+}
