@@ -1,5 +1,7 @@
 //! Every store of this crate keeps its contract.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 use std::sync::Arc;
 
 use rootcellar_store::testing::{check_blob_store, check_local_store, check_records};

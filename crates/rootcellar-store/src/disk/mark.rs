@@ -119,15 +119,20 @@ impl Mark {
         file.sync_all()
     }
 
-    /// Whether a file whose inode changed at `changed` holds what was written to it, seen from a machine booted as `boot`.
-    pub(super) fn covers(&self, changed: KernelTime, boot: &str) -> bool {
+    /// Whether all that was published is on the disk for sure.
+    pub(super) fn covers_everything(&self) -> bool {
         match self.state {
             State::Clean => true,
-            // The page cache of this boot is whole, whatever the process did.
-            State::Open if self.boot == boot => true,
-            State::Open => self.is_synced || changed < self.began,
-            State::Failed => changed < self.began,
+            State::Open => self.is_synced,
+            State::Failed => false,
         }
+    }
+
+    /// Whether a file whose inode changed at `changed` holds what was written to it, seen from a machine booted as `boot`.
+    pub(super) fn covers(&self, changed: KernelTime, boot: &str) -> bool {
+        // The page cache of this boot is whole, whatever became of the process.
+        let is_cached = self.state == State::Open && self.boot == boot;
+        is_cached || self.covers_everything() || changed < self.began
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::SystemTime;
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::check::{Check, check};
-use super::home::opening;
+use super::home::{Home, opening};
 use super::loose::{Loose, parse_file_name};
-use super::mark::{KernelTime, Mark};
+use super::mark::{KernelTime, Mark, boot_id};
 use crate::Result;
 
 /// More threads than this only wait for the disk together.
@@ -33,11 +33,23 @@ pub(super) struct Recovered {
 /// What is known about the time before this start.
 #[derive(Debug)]
 pub(super) struct Past {
-    pub(super) mark: Option<Mark>,
+    mark: Option<Mark>,
+    /// This boot.
     pub(super) boot: String,
 }
 
 impl Past {
+    pub(super) fn read(home: &Home) -> io::Result<Self> {
+        Ok(Self {
+            mark: Mark::read(home.path())?,
+            boot: boot_id()?,
+        })
+    }
+
+    pub(super) fn covers_everything(&self) -> bool {
+        self.mark.as_ref().is_some_and(Mark::covers_everything)
+    }
+
     fn covers(&self, metadata: &Metadata) -> bool {
         let mark = self.mark.as_ref();
         mark.is_some_and(|mark| mark.covers(KernelTime::of(metadata), &self.boot))

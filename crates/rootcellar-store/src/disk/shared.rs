@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
 
 use rootcellar_digest::Digest;
 use tokio::sync::Semaphore;
@@ -68,8 +69,11 @@ impl Shared {
         empty(&tmp).map_err(|error| opening(dir, "emptying tmp/", error))?;
         let is_synced = options.durability == Durability::Always;
         let loose = Loose::new(root, tmp.clone(), is_synced);
-        let index = restore(&home, &loose, &options, &*clock)?;
-        let mark = begin(&home, is_synced).map_err(|error| opening(dir, "syncing for the first time", error))?;
+        let past = Past::read(&home).map_err(|error| opening(dir, "reading the sync mark", error))?;
+        let index = restore(&home, &loose, &options, &past, clock.now())?;
+        let is_durable = index.blobs() == 0 || past.covers_everything();
+        let mark = begin(&home, past.boot, is_synced, is_durable)
+            .map_err(|error| opening(dir, "syncing for the first time", error))?;
         let spooled = ByteCounter::default();
         Ok(Self {
             spool: Spool::new(tmp).counted(spooled.clone(), options.bytes_max),
@@ -273,17 +277,11 @@ fn empty(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)
 }
 
-fn restore(home: &Home, loose: &Loose, options: &DiskOptions, clock: &dyn Clock) -> Result<Index> {
-    let read_error = |error| opening(home.path(), "reading the sync mark", error);
-    let past = Past {
-        mark: Mark::read(home.path()).map_err(read_error)?,
-        boot: mark::boot_id().map_err(read_error)?,
-    };
-    let recovered = recover(loose, &past)?;
+fn restore(home: &Home, loose: &Loose, options: &DiskOptions, past: &Past, now: SystemTime) -> Result<Index> {
+    let recovered = recover(loose, past)?;
     let mut index = Index::new(options);
     index.counters.damaged_blobs = recovered.torn;
     index.counters.odd_files = recovered.odd_files;
-    let now = clock.now();
     for (digest, used) in recovered.blobs {
         index.restore(digest, used, now);
     }
@@ -297,12 +295,14 @@ fn restore(home: &Home, loose: &Loose, options: &DiskOptions, clock: &dyn Clock)
     Ok(index)
 }
 
-/// Makes all that is there durable, and says so.
-fn begin(home: &Home, is_synced: bool) -> io::Result<Mark> {
+/// Makes all that is there durable, if it is not, and says so.
+fn begin(home: &Home, boot: String, is_synced: bool, is_durable: bool) -> io::Result<Mark> {
     let began = mark::kernel_time(home)?;
-    home.sync_filesystem()?;
+    if !is_durable {
+        home.sync_filesystem()?;
+    }
     let mark = Mark {
-        boot: mark::boot_id()?,
+        boot,
         began,
         state: State::Open,
         is_synced,
