@@ -1,0 +1,135 @@
+//! Serving routes on a listener, with HTTP/2 set up for blobs.
+//!
+//! The defaults of HTTP/2 are made for pages. Here some thousand calls share a connection, most of them tiny and some of them
+//! gigabytes long, and clients stay for days.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use super::{Health, Observed};
+
+/// How connections are set up. Each value has a default and its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transport {
+    /// Bytes that a client may send on one stream before they are read, 2 MiB: on a fast link with a millisecond of delay an
+    /// upload needs that to fill it.
+    pub stream_window_bytes: u32,
+    /// Bytes that a client may send on all streams before they are read, 16 MiB. It is the bound of what one connection keeps
+    /// in memory, and larger than a stream's, so that one slow upload does not stop the others.
+    pub connection_window_bytes: u32,
+    /// Bytes of an HTTP/2 frame, 64 KiB: a quarter of the frames that the default makes, and still short enough for small
+    /// calls to slip in between.
+    pub frame_bytes_max: u32,
+    /// Calls at once on a connection, 8,192: each queued action holds one, and a client's builds fan out to thousands.
+    pub concurrent_streams_max: u32,
+    /// Bytes of the headers of a call, 32 KiB.
+    pub header_list_bytes_max: u32,
+    /// How often a silent connection is asked whether it lives, 60 s: less than the idle time of common firewalls.
+    pub keepalive_interval: Duration,
+    /// How long the answer to that may take, 20 s.
+    pub keepalive_timeout: Duration,
+    /// Streams of one connection that may end in a protocol error, 65,536. An upload that ends early, because the blob
+    /// exists, can count as one: its client still sends. The usual bound of 1,024 would cut long-lived clients off.
+    pub stream_errors_max: usize,
+    /// How long calls under way may take after shutdown was asked for, 30 s.
+    pub drain_max: Duration,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            stream_window_bytes: 2 << 20,
+            connection_window_bytes: 16 << 20,
+            frame_bytes_max: 64 << 10,
+            concurrent_streams_max: 8192,
+            header_list_bytes_max: 32 << 10,
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            stream_errors_max: 65_536,
+            drain_max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Transport {
+    fn builder(&self) -> Server {
+        Server::builder()
+            .initial_stream_window_size(self.stream_window_bytes)
+            .initial_connection_window_size(self.connection_window_bytes)
+            .max_frame_size(self.frame_bytes_max)
+            .max_concurrent_streams(self.concurrent_streams_max)
+            .http2_max_header_list_size(self.header_list_bytes_max)
+            .http2_keepalive_interval(Some(self.keepalive_interval))
+            .http2_keepalive_timeout(Some(self.keepalive_timeout))
+            .http2_max_local_error_reset_streams(Some(self.stream_errors_max))
+    }
+}
+
+/// Serves `routes` on `listener` until `shutdown` is done, then drains.
+///
+/// Draining: health checks say "not serving", no connection is accepted any more, and the calls under way have
+/// [`Transport::drain_max`] to end.
+///
+/// # Errors
+/// What the transport could not do.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    health: Health,
+    transport: Transport,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (draining, mut is_draining) = tokio::sync::watch::channel(());
+    let shutdown = async move {
+        shutdown.await;
+        health.drain();
+        drop(draining);
+    };
+    let overdue = async move {
+        // Resolves with an error once the sender is dropped, which is what is waited for.
+        let _closed = is_draining.changed().await.is_err();
+        tokio::time::sleep(transport.drain_max).await;
+    };
+    let serving = transport.builder().layer(Observed).serve_with_incoming_shutdown(
+        routes.prepare(),
+        connections(listener),
+        shutdown,
+    );
+    tokio::select! {
+        outcome = serving => outcome.map_err(io::Error::other),
+        () = overdue => {
+            tracing::warn!("calls still run after the time to drain; they are cut off");
+            Ok(())
+        }
+    }
+}
+
+/// How long accepting rests after an error, so that a process out of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections for ever.
+fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(listener, |listener| async {
+        let connection = accept(&listener).await;
+        if let Err(error) = &connection {
+            tracing::warn!(%error, "a connection was not accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some((connection, listener))
+    })
+}
+
+/// Accepts a connection that sends at once what it has: with Nagle's algorithm each small reply waits for the peer's
+/// delayed acknowledgement, 40 ms.
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (connection, _) = listener.accept().await?;
+    connection.set_nodelay(true)?;
+    Ok(connection)
+}

@@ -1,0 +1,15 @@
+//! The wire, as clients see it: a server over a store in memory, on a real socket.
+//!
+//! Each test is a claim about one or more numbered requirements of the API, named in its comment.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+mod bytestream_query;
+mod bytestream_read;
+mod bytestream_write;
+mod capabilities;
+mod cas;
+mod get_tree;
+mod health;
+mod hostile;
+mod server;
