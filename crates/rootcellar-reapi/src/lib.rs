@@ -6,10 +6,15 @@
 //! filesystem can hold.
 
 mod action;
+mod action_cache;
+mod assets;
 mod canonical;
+mod closure;
+mod digest_list;
 mod directory;
 mod error;
 pub mod functions;
+mod inlined;
 mod instance;
 mod message_blob;
 mod node_name;
@@ -18,14 +23,20 @@ mod outputs;
 mod protobuf_time;
 mod rel_path;
 pub mod resource_name;
+pub mod result;
+mod spilled_records;
 pub mod tree;
 mod wire;
 
 pub use action::{ActionLimits, EnvironmentVariable, LoadedAction, PlatformProperty};
+pub use action_cache::{ActionCache, ActionCacheOptions};
+pub use assets::{AssetIndex, AssetNameLimits, AssetOptions};
 pub use canonical::encode_directory;
+pub use closure::ClosureLimits;
 pub use directory::{Directory, DirectoryNode, FileNode, NODE_BYTES_MAX, Node, SymlinkNode};
 pub use error::{Error, ErrorKind, FieldViolation, Result, VIOLATIONS_MAX};
 pub use functions::Functions;
+pub use inlined::Inlining;
 pub use instance::{INSTANCE_NAME_BYTES_MAX, InstanceName, RESERVED_SEGMENTS};
 pub use node_name::{NODE_NAME_BYTES_MAX, NodeName};
 pub use node_properties::{NodeProperties, SUBTREE_READ_ONLY};

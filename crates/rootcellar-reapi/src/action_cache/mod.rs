@@ -1,0 +1,201 @@
+//! The cache of action results: what a client stored, or an execution made, under the digest of an action.
+//!
+//! A result is kept with its closure, the list of all blobs it needs, gathered once when the result comes. It is served only
+//! while all of them are in the store: a hit is one read of a record and one `find_missing`, which keeps the blobs alive for the
+//! reads that follow. An incomplete result stays where it is, since its blobs may come back, but it is not served.
+//!
+//! The key is the action's digest with its function. Instances share one cache, as they share one store.
+
+mod entry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message as _;
+use rootcellar_digest::Digest;
+use rootcellar_proto::reapi;
+use rootcellar_store::{BlobStore, RecordKind, Records};
+
+use self::entry::Entry;
+use crate::action::{ActionLimits, LoadedAction, read_action};
+use crate::closure::{self, ClosureLimits};
+use crate::spilled_records::SpilledRecords;
+use crate::{Error, Result, digest_list, inlined, result};
+
+/// The records of this cache.
+const KIND: RecordKind = RecordKind("action-result");
+
+/// What the cache keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionCacheOptions {
+    /// Whether an execution is answered with, and leaves behind, a result whose exit code is not zero. A failure may have its
+    /// cause outside the action, and clients try again in the hope of better. What a client stores itself is kept in any case.
+    pub keep_failures: bool,
+    /// Bytes in a result, without contents inlined in it. It has to fit into one message of gRPC.
+    pub result_bytes_max: u64,
+    /// Bounds on the blobs of one result.
+    pub closure: ClosureLimits,
+    /// Bounds on the actions that results are for.
+    pub action: ActionLimits,
+}
+
+impl Default for ActionCacheOptions {
+    fn default() -> Self {
+        Self {
+            keep_failures: false,
+            result_bytes_max: 3 << 20,
+            closure: ClosureLimits::default(),
+            action: ActionLimits::default(),
+        }
+    }
+}
+
+/// Maps actions to results whose blobs are all in the store.
+#[derive(Debug, Clone)]
+pub struct ActionCache {
+    entries: SpilledRecords,
+    store: Arc<dyn BlobStore>,
+    options: ActionCacheOptions,
+}
+
+impl ActionCache {
+    /// Makes a cache that keeps results in `records` and finds their blobs in `store`.
+    pub fn new(records: Arc<dyn Records>, store: Arc<dyn BlobStore>, options: ActionCacheOptions) -> Self {
+        let entries = SpilledRecords {
+            kind: KIND,
+            records,
+            store: store.clone(),
+        };
+        Self {
+            entries,
+            store,
+            options,
+        }
+    }
+
+    /// Looks a result up for a client that asks for it (REAPI, `GetActionResult`): `None` if there is none, if a blob of its
+    /// closure is missing, or if the action does not allow caching. All blobs of a result that is returned were just used.
+    ///
+    /// # Errors
+    /// What the store or the records say if they cannot answer.
+    pub async fn get(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
+        let key = digest_list::key(action);
+        let Some(found) = self.entries.get(&key).await? else {
+            return Ok(None);
+        };
+        let Some(entry) = Entry::decode(found.value) else {
+            self.entries.drop_damaged(&key).await?;
+            return Ok(None);
+        };
+        if !entry.action_seen && self.forbids_caching(action).await? == Some(true) {
+            return Ok(None);
+        }
+        let mut needed = entry.closure;
+        needed.extend(found.blob);
+        if !closure::is_complete(&*self.store, &needed).await? {
+            tracing::debug!(%action, "a cached result is incomplete and is not served");
+            return Ok(None);
+        }
+        Ok(Some(entry.result))
+    }
+
+    /// Looks a result up that an execution may answer with: as [`Self::get`], but never for an action that does not allow
+    /// caching, and a failure only if failures are kept.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_for_execution(&self, action: &LoadedAction) -> Result<Option<reapi::ActionResult>> {
+        if action.do_not_cache {
+            return Ok(None);
+        }
+        let found = self.get(action.digest).await?;
+        Ok(found.filter(|result| self.may_answer(result)))
+    }
+
+    fn may_answer(&self, result: &reapi::ActionResult) -> bool {
+        result.exit_code == 0 || self.options.keep_failures
+    }
+
+    /// Keeps a result that a client made (REAPI, `UpdateActionResult`), in place of an earlier one, and returns it as it is kept:
+    /// contents that were inlined are in the store, and never is the message empty.
+    ///
+    /// # Errors
+    /// [`Error::missing_blobs`] with all blobs of the result that are not in the store;
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the result contradicts itself, or the action is in the store and
+    /// does not allow caching; [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) past a limit.
+    pub async fn put(&self, action: Digest, result: reapi::ActionResult) -> Result<reapi::ActionResult> {
+        let forbidden = self.forbids_caching(action).await?;
+        if forbidden == Some(true) {
+            return Err(Error::invalid_argument(format!(
+                "action {action} says do_not_cache: no result of it is kept"
+            )));
+        }
+        self.keep(action, result, forbidden.is_some()).await
+    }
+
+    /// Keeps the result of an execution that ended with an OK status; says whether it is one to keep. That it is not is no error.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn put_executed(&self, action: &LoadedAction, result: &reapi::ActionResult) -> Result<bool> {
+        if action.do_not_cache || !self.may_answer(result) {
+            return Ok(false);
+        }
+        self.keep(action.digest, result.clone(), true).await?;
+        Ok(true)
+    }
+
+    async fn keep(
+        &self,
+        action: Digest,
+        mut result: reapi::ActionResult,
+        action_seen: bool,
+    ) -> Result<reapi::ActionResult> {
+        let function = action.function();
+        inlined::move_to_store(&*self.store, function, &mut result).await?;
+        self.check_size(&result)?;
+        let closure = result::closure(&*self.store, function, &mut result, &self.options.closure).await?;
+        name_a_worker(&mut result);
+        let entry = Entry {
+            result,
+            action_seen,
+            closure,
+        };
+        let value = self.entries.prepare(function, entry.encode(function)).await?;
+        self.entries.put(&digest_list::key(action), value, None).await?;
+        Ok(entry.result)
+    }
+
+    fn check_size(&self, result: &reapi::ActionResult) -> Result<()> {
+        let (size, max) = (result.encoded_len() as u64, self.options.result_bytes_max);
+        if size <= max {
+            return Ok(());
+        }
+        Err(Error::resource_exhausted(format!(
+            "the result has {size} bytes; at most {max} are kept"
+        )))
+    }
+
+    /// Whether the action does not allow caching; `None` if it is not in the store.
+    async fn forbids_caching(&self, action: Digest) -> Result<Option<bool>> {
+        let action = read_action(&*self.store, action, &self.options.action).await?;
+        Ok(action.map(|action| action.do_not_cache))
+    }
+}
+
+/// Makes sure that a result is not encoded as no bytes at all, which some clients take for no result.
+fn name_a_worker(result: &mut reapi::ActionResult) {
+    if result.encoded_len() == 0 {
+        result
+            .execution_metadata
+            .get_or_insert_default()
+            .worker
+            .push_str("unknown");
+    }
+}
+
+impl fmt::Display for ActionCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "action cache({}, {})", self.entries.records, self.store)
+    }
+}
