@@ -8,6 +8,9 @@ use crate::{Error, Result};
 /// Longest varint: ten groups of seven bits.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// Field numbers have 29 bits.
+const NUMBERS_END: u64 = 1 << 29;
+
 /// One field of a message as it lies on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field<'a> {
@@ -51,7 +54,7 @@ impl<'a> Fields<'a> {
             wire_type => return Err(malformed(&format!("has wire type {wire_type}"))),
         };
         match key >> 3 {
-            0 => Err(malformed("has number 0")),
+            0 | NUMBERS_END.. => Err(malformed("has no valid number")),
             number => Ok(Field { number, record }),
         }
     }
@@ -59,7 +62,11 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64> {
         let mut value = 0;
         for (index, byte) in self.rest.iter().take(VARINT_BYTES_MAX).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
+            let (group, shift) = (u64::from(byte & 0x7f), 7 * index);
+            if group << shift >> shift != group {
+                return Err(malformed("has a number of more than 64 bits"));
+            }
+            value |= group << shift;
             if byte & 0x80 == 0 {
                 self.rest = &self.rest[index + 1..];
                 return Ok(value);
@@ -134,6 +141,8 @@ mod tests {
             &[0x08, 0x80],
             &[0xff; 11],
             &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+            &[0x80, 0x80, 0x80, 0x80, 0x10, 0x00],
         ] {
             assert_eq!(Fields::of(bad).filter(Result::is_err).count(), 1, "{bad:x?}");
         }
