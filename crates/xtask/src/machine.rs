@@ -38,9 +38,31 @@ const TEST_PACKAGES: &[Package] = &[
     },
 ];
 
+/// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox made of these two, and the base
+/// system of the tests is put together from Debian packages.
+const UPSTREAM_PACKAGES: &[Package] = &[
+    Package {
+        name: "bubblewrap",
+        is_there: || answers("bwrap", &["--version"]),
+    },
+    Package {
+        name: "fuse3",
+        is_there: || answers("fusermount3", &["--version"]),
+    },
+    Package {
+        name: "mmdebstrap",
+        is_there: || answers("mmdebstrap", &["--version"]),
+    },
+];
+
 /// Installs the packages that `cargo xtask test` needs and the machine lacks.
 pub(crate) fn install_packages() -> Result<(), String> {
     install(TEST_PACKAGES)
+}
+
+/// Installs the packages that `cargo xtask upstream` needs and the machine lacks.
+pub(crate) fn install_upstream_packages() -> Result<(), String> {
+    install(UPSTREAM_PACKAGES)
 }
 
 fn install(packages: &[Package]) -> Result<(), String> {

@@ -13,6 +13,7 @@ mod buildstream;
 mod checks;
 mod machine;
 mod stage;
+mod upstream;
 mod workspace;
 
 use std::env;
@@ -31,6 +32,10 @@ Tasks:
   lint              Check the formatting, clippy and the documentation, all without warnings
   unit              Run the tests of every crate: unit, conformance, property, simulation
   e2e [ARGUMENTS]   Build the server and run the end-to-end tests; ARGUMENTS go to the test runner
+  upstream [--endpoint URL] [--suite NAME] [ARGUMENTS]
+                    Run BuildStream's own tests against a server of their own, or against the one at URL: the suites
+                    remote-execution, remote-cache and integration, or those named; ARGUMENTS go to pytest. Not part
+                    of `test`: it needs root, FUSE, and many minutes
   help              Print this text
 
 Environment:
@@ -40,6 +45,7 @@ Environment:
 Examples:
   cargo xtask test
   cargo xtask e2e workspaces          # only the end-to-end tests whose name holds \"workspaces\"
+  cargo xtask upstream --suite remote-execution -k buildfail
 ";
 
 fn main() -> ExitCode {
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
         "lint" => checks::lint(&mut stages),
         "unit" => checks::unit(&mut stages),
         "e2e" => setup(&mut stages).and_then(|()| checks::end_to_end(&mut stages, &rest)),
+        "upstream" => setup(&mut stages).and_then(|()| upstream::run(&mut stages, &rest)),
         "help" | "--help" | "-h" => help(),
         unknown => Err(format!("there is no task `{unknown}`; `cargo xtask help` lists them")),
     };

