@@ -1,1 +1,3 @@
-//! rootcellar-worker
+//! Runs actions: the sandbox, and what is around it.
+
+pub mod sandbox;

@@ -1,0 +1,23 @@
+//! What the sandbox promises, claim by claim, tried from inside with real programs.
+//!
+//! The program is its own test harness, because the sandbox starts the running program again and wants `main` first.
+//! It takes name filters, `--list` and `--exact` as the standard harness does. As root it runs all claims twice: as it
+//! is, and as a user without privileges. Needs Debian's `busybox-static`, and `gcc` for the claims that try to escape. A
+//! claim whose need is not met is skipped aloud, or fails if `ROOTCELLAR_REQUIRE_ALL=1` is set.
+
+// Without the standard harness clippy does not know a test when it sees one.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod command_line;
+mod fixture;
+mod harness;
+mod lifetime;
+mod processes;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rootcellar_worker::sandbox::run_if_helper();
+    lifetime::play_doomed_server_if_told();
+    harness::run(&[command_line::CLAIMS, lifetime::CLAIMS])
+}
