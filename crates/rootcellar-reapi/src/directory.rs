@@ -10,6 +10,7 @@
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi;
 
+use crate::quoted::Quoted;
 use crate::wire::Fields;
 use crate::{Error, NodeName, NodeProperties, PATH_BYTES_MAX, Result, functions};
 
@@ -202,7 +203,7 @@ impl DirectoryNode {
 impl SymlinkNode {
     fn parse(encoded: &[u8]) -> Result<Self> {
         let node: reapi::SymlinkNode = decode(encoded)?;
-        check_target(&node.target).map_err(|error| error.about(format_args!("symlink {:?}", node.name)))?;
+        check_target(&node.target).map_err(|error| error.about(format_args!("symlink {}", Quoted(&node.name))))?;
         Ok(Self {
             properties: read_properties(node.node_properties.as_ref())?,
             name: node.name.try_into()?,
@@ -225,7 +226,7 @@ fn child_digest(function: DigestFunction, name: &str, digest: Option<&reapi::Dig
     digest
         .ok_or_else(|| Error::invalid_argument("it has no digest"))
         .and_then(|digest| functions::from_proto(function, digest))
-        .map_err(|error| error.about(format_args!("node {name:?}")))
+        .map_err(|error| error.about(format_args!("node {}", Quoted(name))))
 }
 
 fn check_target(target: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::quoted::Quoted;
 use crate::{Error, Result};
 
 /// Words that end the instance in a resource name, so that no instance can hold them (REAPI, `resource_name` in `Read`).
@@ -70,7 +71,10 @@ fn check_segment(name: &str, segment: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::invalid_argument(format!("instance name {name:?} {reason}")))
+    Err(Error::invalid_argument(format!(
+        "instance name {} {reason}",
+        Quoted(name)
+    )))
 }
 
 impl fmt::Display for InstanceName {

@@ -21,6 +21,7 @@ mod node_name;
 mod node_properties;
 mod outputs;
 mod protobuf_time;
+mod quoted;
 mod rel_path;
 pub mod resource_name;
 pub mod result;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::quoted::Quoted;
 use crate::{Error, Result};
 
 /// The longest name, in bytes: what Linux filesystems hold.
@@ -36,18 +37,10 @@ pub(crate) fn check(name: &str) -> Result<()> {
         "." | ".." => "does not name a node",
         _ if name.contains('/') => "holds a slash",
         _ if name.contains('\0') => "holds a NUL",
-        _ if name.len() > NODE_NAME_BYTES_MAX => return Err(too_long(name)),
+        _ if name.len() > NODE_NAME_BYTES_MAX => "is longer than filesystems take",
         _ => return Ok(()),
     };
-    Err(Error::invalid_argument(format!("the name {name:?} {reason}")))
-}
-
-fn too_long(name: &str) -> Error {
-    let len = name.len();
-    let start: String = name.chars().take(32).collect();
-    Error::invalid_argument(format!(
-        "the name that begins with {start:?} has {len} bytes; at most {NODE_NAME_BYTES_MAX} are allowed"
-    ))
+    Err(Error::invalid_argument(format!("the name {} {reason}", Quoted(name))))
 }
 
 impl TryFrom<String> for NodeName {

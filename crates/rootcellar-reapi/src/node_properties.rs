@@ -7,6 +7,7 @@ use std::fmt;
 
 use rootcellar_proto::reapi;
 
+use crate::quoted::Quoted;
 use crate::{Error, Result};
 
 /// The string property that makes a directory and all below it read-only or writable for the command.
@@ -53,7 +54,7 @@ fn read_bool(value: &str) -> Result<bool> {
     match value {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(invalid(SUBTREE_READ_ONLY, value)),
+        _ => Err(invalid(SUBTREE_READ_ONLY, Quoted(value))),
     }
 }
 
@@ -67,8 +68,8 @@ fn checked_timestamp(timestamp: prost_types::Timestamp) -> Result<prost_types::T
     ))
 }
 
-fn invalid(property: &str, value: impl fmt::Debug) -> Error {
-    Error::invalid_argument(format!("node property {property} cannot be {value:?}"))
+fn invalid(property: &str, value: impl fmt::Display) -> Error {
+    Error::invalid_argument(format!("node property {property} cannot be {value}"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::node_name;
+use crate::quoted::Quoted;
 use crate::{Error, NodeName, Result};
 
 /// The longest path, in bytes: what Linux takes in one call, without the NUL that ends it.
@@ -31,7 +32,7 @@ impl RelPath {
         if !path.is_empty() {
             path.split('/')
                 .try_for_each(node_name::check)
-                .map_err(|error| error.about(format_args!("path {path:?}")))?;
+                .map_err(|error| error.about(format_args!("path {}", Quoted(path))))?;
         }
         Ok(Self(path.to_owned()))
     }
@@ -48,7 +49,7 @@ impl RelPath {
             path.split('/')
                 .try_for_each(|segment| joined.step(segment))
                 .and_then(|()| check_length(&joined.0))
-                .map_err(|error| error.about(format_args!("path {path:?}")))?;
+                .map_err(|error| error.about(format_args!("path {}", Quoted(path))))?;
         }
         Ok(joined)
     }

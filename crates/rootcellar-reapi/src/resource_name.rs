@@ -19,6 +19,7 @@ use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi::compressor::Value as Compressor;
 
 use crate::instance::RESERVED_SEGMENTS;
+use crate::quoted::Quoted;
 use crate::{Error, Functions, InstanceName, Result};
 
 /// The longest resource name, in bytes: an instance of full length, and metadata.
@@ -108,7 +109,7 @@ fn parse<T>(name: &str, read: impl FnOnce(&mut Scan<'_>) -> Result<T>) -> Result
         name,
         segments: name.split('/'),
     };
-    read(&mut scan).map_err(|error| error.about(format_args!("resource name {name:?}")))
+    read(&mut scan).map_err(|error| error.about(format_args!("resource name {}", Quoted(name))))
 }
 
 /// The segments of a name that were not read yet.
@@ -174,7 +175,7 @@ impl<'a> Scan<'a> {
 }
 
 fn unexpected(wanted: &str, found: &str) -> Error {
-    Error::invalid_argument(format!("it holds {found:?} where {wanted} should be"))
+    Error::invalid_argument(format!("it holds {} where {wanted} should be", Quoted(found)))
 }
 
 fn named_compressor(name: &str) -> Result<Compressor> {
