@@ -18,7 +18,7 @@ use rootcellar_store::BlobStore;
 
 use crate::outputs::Outputs;
 use crate::wire::Fields;
-use crate::{Error, RelPath, Result, functions, message_blob, protobuf_time};
+use crate::{Error, InputTree, RelPath, Result, TreeLimits, functions, message_blob, protobuf_time};
 
 /// Bounds on what an action may ask for, and what it gets where it does not ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct ActionLimits {
     pub timeout_default: Option<Duration>,
     /// The longest timeout that an action may ask for; `None` takes any.
     pub timeout_max: Option<Duration>,
+    /// Bounds on the input root, which is walked here only to tell what of it is missing together with the command.
+    pub tree: TreeLimits,
 }
 
 impl Default for ActionLimits {
@@ -44,6 +46,7 @@ impl Default for ActionLimits {
             command_records_max: 262_144,
             timeout_default: None,
             timeout_max: None,
+            tree: TreeLimits::default(),
         }
     }
 }
@@ -102,9 +105,9 @@ impl LoadedAction {
     /// Reads an action and its command.
     ///
     /// # Errors
-    /// [`Error::missing_blobs`] with the action if it is not there, and with the command and the root of its inputs otherwise, as
-    /// far as they are not; [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if either is another kind of message, breaks a
-    /// rule of the API, or goes past `limits`; what the store says if it cannot answer.
+    /// [`Error::missing_blobs`] with the action if it is not there, or with the command and all that is missing from the inputs if
+    /// the command is not; [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if one of them is another kind of message, breaks
+    /// a rule of the API, or goes past `limits`; what the store says if it cannot answer.
     pub async fn load(store: &dyn BlobStore, digest: Digest, limits: &ActionLimits) -> Result<Self> {
         let Some(action) = read_action(store, digest, limits).await? else {
             return Err(Error::missing_blobs(vec![digest]));
@@ -113,7 +116,7 @@ impl LoadedAction {
         let command_digest = named(digest.function(), "command_digest", action.command_digest.as_ref())
             .map_err(|error| error.about(&what))?;
         let Some(command) = read_command(store, command_digest, limits).await? else {
-            return Err(missing_command(store, command_digest, &action).await?);
+            return Err(missing_command(store, command_digest, &action, limits).await?);
         };
         Self::parse(digest, action, command, limits).map_err(|error| error.about(&what))
     }
@@ -186,17 +189,21 @@ async fn read_command(store: &dyn BlobStore, digest: Digest, limits: &ActionLimi
     message_blob::decode(&encoded, digest, WHAT).map(Some)
 }
 
-/// The error of an action without its command, which tells of the input root at once.
-async fn missing_command(store: &dyn BlobStore, command: Digest, action: &reapi::Action) -> Result<Error> {
-    let root = named(
-        command.function(),
-        "input_root_digest",
-        action.input_root_digest.as_ref(),
-    )?;
-    let mut missing = store.find_missing(&[root]).await?;
-    // First, and told even if it has come back since.
-    missing.retain(|digest| *digest != command);
-    missing.insert(0, command);
+/// The error of an action without its command, which tells of everything that is missing from its inputs, too.
+async fn missing_command(
+    store: &dyn BlobStore,
+    command: Digest,
+    action: &reapi::Action,
+    limits: &ActionLimits,
+) -> Result<Error> {
+    let root = action.input_root_digest.as_ref();
+    let root = named(command.function(), "input_root_digest", root)?;
+    let mut missing = vec![command];
+    match InputTree::load(store, root, &limits.tree).await {
+        Err(error) if error.missing().is_empty() => return Err(error.about("input root")),
+        Err(error) => missing.extend(error.missing().iter().filter(|digest| **digest != command)),
+        Ok(_) => {}
+    }
     Ok(Error::missing_blobs(missing))
 }
 

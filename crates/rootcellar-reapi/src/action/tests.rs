@@ -88,22 +88,30 @@ async fn an_action_is_read_with_its_command() {
 #[tokio::test]
 async fn all_that_is_missing_is_told_at_once() {
     let store = MemoryStore::new(1 << 20);
-    let root = Digest::of(FUNCTION, b"not there");
+    let file = Digest::of(FUNCTION, b"not there");
+    let root = reapi::Directory {
+        files: vec![reapi::FileNode {
+            name: "file".to_owned(),
+            digest: Some(functions::to_proto(file)),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let root = put(&store, &root).await;
     let action = reapi::Action {
         input_root_digest: Some(functions::to_proto(root)),
         ..action_of(&command())
     };
     let digest = Digest::of(FUNCTION, &action.encode_to_vec());
     let error = load(&store, digest).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.missing()),
-        (ErrorKind::FailedPrecondition, [digest].as_slice())
-    );
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(error.missing(), [digest]);
 
     put(&store, &action).await;
     let error = load(&store, digest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     let command = Digest::of(FUNCTION, &command().encode_to_vec());
-    assert_eq!(error.missing(), [command, root]);
+    assert_eq!(error.missing(), [command, file]);
 }
 
 #[tokio::test]
