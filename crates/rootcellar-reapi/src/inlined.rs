@@ -153,3 +153,137 @@ pub(crate) async fn move_to_store(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::ErrorKind;
+    use crate::forgetful_store::ForgetfulStore;
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+    fn file(path: &str, digest: Option<Digest>, contents: &'static str) -> reapi::OutputFile {
+        reapi::OutputFile {
+            path: path.to_owned(),
+            digest: digest.map(functions::to_proto),
+            contents: Bytes::from_static(contents.as_bytes()),
+            ..Default::default()
+        }
+    }
+
+    fn everything() -> Inlining {
+        Inlining {
+            stdout: true,
+            stderr: true,
+            output_files: ["b", "nothing", "a", "b"].map(str::to_owned).into(),
+        }
+    }
+
+    /// A result with stdout of 5 bytes, stderr of none, and files `a` and `b` of 100 bytes each.
+    async fn stored(store: &ForgetfulStore) -> reapi::ActionResult {
+        let stdout = store.keep(FUNCTION, "hello").await;
+        let (a, b) = (
+            store.keep(FUNCTION, vec![b'a'; 100]).await,
+            store.keep(FUNCTION, vec![b'b'; 100]).await,
+        );
+        reapi::ActionResult {
+            stdout_digest: Some(functions::to_proto(stdout)),
+            stderr_digest: Some(functions::to_proto(Digest::empty(FUNCTION))),
+            output_files: vec![file("a", Some(a), ""), file("b", Some(b), "")],
+            ..Default::default()
+        }
+    }
+
+    fn inlined_bytes(result: &reapi::ActionResult) -> [usize; 4] {
+        let [a, b] = [0, 1].map(|index| result.output_files[index].contents.len());
+        [result.stdout_raw.len(), result.stderr_raw.len(), a, b]
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_put_in_and_keeps_its_digest() {
+        let store = ForgetfulStore::new();
+        let bare = stored(&store).await;
+        let mut result = bare.clone();
+        everything().apply(&store, FUNCTION, &mut result, 1 << 20).await;
+        assert_eq!(inlined_bytes(&result), [5, 0, 100, 100]);
+        assert_eq!(result.stdout_digest, bare.stdout_digest);
+        assert_eq!(result.output_files[0].digest, bare.output_files[0].digest);
+
+        let mut unasked = bare.clone();
+        Inlining::default().apply(&store, FUNCTION, &mut unasked, 1 << 20).await;
+        assert_eq!(unasked, bare);
+    }
+
+    #[tokio::test]
+    async fn a_result_never_grows_past_its_bound() {
+        let store = ForgetfulStore::new();
+        let bare = stored(&store).await;
+        let bare_len = bare.encoded_len();
+        for room in 0..300 {
+            let mut result = bare.clone();
+            let result_bytes_max = bare_len + room;
+            everything()
+                .apply(&store, FUNCTION, &mut result, result_bytes_max as u64)
+                .await;
+            assert!(result.encoded_len() <= result_bytes_max, "with {room} bytes of room");
+        }
+        let mut result = bare.clone();
+        everything()
+            .apply(&store, FUNCTION, &mut result, (bare_len + 160) as u64)
+            .await;
+        assert_eq!(inlined_bytes(&result), [5, 0, 0, 100], "first come, first served");
+        everything().apply(&store, FUNCTION, &mut result, 0).await;
+    }
+
+    #[tokio::test]
+    async fn content_that_is_gone_is_left_out() {
+        let store = ForgetfulStore::new();
+        let mut result = stored(&store).await;
+        store.forget(Digest::of(FUNCTION, b"hello"));
+        everything().apply(&store, FUNCTION, &mut result, 1 << 20).await;
+        assert_eq!(inlined_bytes(&result), [0, 0, 100, 100]);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_inlines_moves_to_the_store() {
+        let store = ForgetfulStore::new();
+        let sent = reapi::ActionResult {
+            stdout_raw: "out".into(),
+            stderr_raw: "err".into(),
+            stderr_digest: Some(functions::to_proto(Digest::of(FUNCTION, b"err"))),
+            output_files: vec![
+                file("f", None, "content"),
+                file("g", Some(Digest::of(FUNCTION, b"x")), ""),
+            ],
+            ..Default::default()
+        };
+        let mut result = sent.clone();
+        move_to_store(&store, FUNCTION, &mut result).await.unwrap();
+        assert!(result.stdout_raw.is_empty() && result.stderr_raw.is_empty());
+        for content in ["out", "err", "content"] {
+            let digest = Digest::of(FUNCTION, content.as_bytes());
+            assert!(store.find_missing(&[digest]).await.unwrap().is_empty(), "{content}");
+        }
+        let inlining = Inlining {
+            output_files: vec!["f".to_owned()],
+            ..everything()
+        };
+        inlining.apply(&store, FUNCTION, &mut result, 1 << 20).await;
+        assert_eq!(result.stdout_raw, sent.stdout_raw);
+        assert_eq!(result.stderr_raw, sent.stderr_raw);
+        assert_eq!(result.output_files[0].contents, sent.output_files[0].contents);
+    }
+
+    #[tokio::test]
+    async fn content_and_digest_must_agree() {
+        let store = ForgetfulStore::new();
+        let mut result = reapi::ActionResult {
+            output_files: vec![file("f", Some(Digest::of(FUNCTION, b"one")), "two")],
+            ..Default::default()
+        };
+        let error = move_to_store(&store, FUNCTION, &mut result).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}

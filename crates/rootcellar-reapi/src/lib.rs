@@ -4,6 +4,9 @@
 //! parsed once into a type that cannot hold anything else: [`Functions`] make digests of digest messages, [`ReadName`] and
 //! [`WriteName`] are resource names, [`RelPath`] is a path that cannot leave the root, and a [`Directory`] is one that a
 //! filesystem can hold.
+//!
+//! A [`LoadedAction`] is what there is to run, and its [`Outputs`] what to bring back. [`ActionCache`] and [`AssetIndex`] keep
+//! what was made or pushed, and serve it only while every blob that it needs is in the store.
 
 mod action;
 mod action_cache;
@@ -13,6 +16,8 @@ mod closure;
 mod digest_list;
 mod directory;
 mod error;
+#[cfg(test)]
+mod forgetful_store;
 pub mod functions;
 mod inlined;
 mod instance;

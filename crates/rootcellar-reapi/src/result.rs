@@ -94,3 +94,6 @@ async fn add_directory(
         _ => gathering.add_directory(root).await.map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,3 +121,70 @@ fn read(mut record: Bytes) -> Option<Place> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rootcellar_store::MemoryRecords;
+    use rootcellar_store::testing::ManualClock;
+
+    use super::*;
+    use crate::forgetful_store::ForgetfulStore;
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha384;
+    const KIND: RecordKind = RecordKind("test");
+
+    fn records(store: &Arc<ForgetfulStore>) -> SpilledRecords {
+        SpilledRecords {
+            kind: KIND,
+            records: Arc::new(MemoryRecords::new(1 << 20, Arc::new(ManualClock::default()))),
+            store: store.clone(),
+        }
+    }
+
+    async fn put(records: &SpilledRecords, len: usize) {
+        let value = records.prepare(FUNCTION, vec![7; len]).await.unwrap();
+        records.put(b"key", value, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_long_value_lies_in_the_store_and_reads_back() {
+        let store = Arc::new(ForgetfulStore::new());
+        let records = records(&store);
+        for (len, is_spilled) in [
+            (0, false),
+            (INLINE_BYTES_MAX, false),
+            (INLINE_BYTES_MAX + 1, true),
+            (1 << 20, true),
+        ] {
+            put(&records, len).await;
+            let found = records.get(b"key").await.unwrap().unwrap();
+            assert_eq!(found.value, vec![7; len]);
+            assert_eq!(found.blob.is_some(), is_spilled, "{len} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_whose_blob_is_gone_is_absent() {
+        let store = Arc::new(ForgetfulStore::new());
+        let records = records(&store);
+        put(&records, INLINE_BYTES_MAX + 1).await;
+        let blob = records.get(b"key").await.unwrap().unwrap().blob;
+        store.forget(blob.unwrap());
+        assert!(records.get(b"key").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_dropped() {
+        let store = Arc::new(ForgetfulStore::new());
+        let records = records(&store);
+        for damaged in [b"".as_slice(), b"\x02", b"\x01", b"\x01\x01", b"\x01\x00"] {
+            let record = Record {
+                value: Bytes::from_static(damaged),
+                expires: None,
+            };
+            records.records.put(KIND, b"key", record).await.unwrap();
+            assert!(records.get(b"key").await.unwrap().is_none());
+            assert_eq!(records.records.get(KIND, b"key").await.unwrap(), None);
+        }
+    }
+}

@@ -7,6 +7,8 @@
 //! The key is the action's digest with its function. Instances share one cache, as they share one store.
 
 mod entry;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

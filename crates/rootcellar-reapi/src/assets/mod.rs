@@ -9,6 +9,8 @@
 mod association;
 mod name;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

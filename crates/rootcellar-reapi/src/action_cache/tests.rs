@@ -1,0 +1,380 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rootcellar_digest::DigestFunction;
+use rootcellar_store::testing::ManualClock;
+use rootcellar_store::{MemoryRecords, Record};
+
+use super::*;
+use crate::forgetful_store::ForgetfulStore;
+use crate::{ErrorKind, functions};
+
+const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+struct Setup {
+    cache: ActionCache,
+    store: Arc<ForgetfulStore>,
+    records: Arc<MemoryRecords>,
+}
+
+fn setup_with(options: ActionCacheOptions) -> Setup {
+    let store = Arc::new(ForgetfulStore::new());
+    let records = Arc::new(MemoryRecords::new(64 << 20, Arc::new(ManualClock::default())));
+    Setup {
+        cache: ActionCache::new(records.clone(), store.clone(), options),
+        store,
+        records,
+    }
+}
+
+fn setup() -> Setup {
+    setup_with(ActionCacheOptions::default())
+}
+
+fn action_digest() -> Digest {
+    Digest::of(FUNCTION, b"an action that nobody uploaded")
+}
+
+fn with_exit_code(exit_code: i32) -> reapi::ActionResult {
+    reapi::ActionResult {
+        exit_code,
+        ..Default::default()
+    }
+}
+
+fn with_stdout(stdout: Digest) -> reapi::ActionResult {
+    reapi::ActionResult {
+        stdout_digest: Some(functions::to_proto(stdout)),
+        ..with_exit_code(0)
+    }
+}
+
+/// A result with `count` output files, all in the store.
+async fn with_files(store: &ForgetfulStore, count: usize) -> (reapi::ActionResult, Vec<Digest>) {
+    let mut result = reapi::ActionResult::default();
+    let mut digests = Vec::new();
+    for number in 0..count {
+        let digest = store.keep(FUNCTION, number.to_string()).await;
+        digests.push(digest);
+        result.output_files.push(reapi::OutputFile {
+            path: number.to_string(),
+            digest: Some(functions::to_proto(digest)),
+            ..Default::default()
+        });
+    }
+    digests.sort_unstable();
+    (result, digests)
+}
+
+/// Uploads an action and loads it.
+async fn load(store: &ForgetfulStore, do_not_cache: bool) -> LoadedAction {
+    let command = reapi::Command {
+        arguments: vec!["true".to_owned()],
+        ..Default::default()
+    };
+    let command = store.keep_message(FUNCTION, &command).await;
+    let action = reapi::Action {
+        command_digest: Some(functions::to_proto(command)),
+        input_root_digest: Some(functions::to_proto(Digest::empty(FUNCTION))),
+        do_not_cache,
+        ..Default::default()
+    };
+    let digest = store.keep_message(FUNCTION, &action).await;
+    LoadedAction::load(store, digest, &ActionLimits::default())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_result_reads_back_as_it_was_put() {
+    let Setup { cache, store, .. } = setup();
+    let (result, _) = with_files(&store, 3).await;
+    assert_eq!(cache.get(action_digest()).await.unwrap(), None);
+    assert_eq!(cache.put(action_digest(), result.clone()).await.unwrap(), result);
+    assert_eq!(cache.get(action_digest()).await.unwrap(), Some(result));
+}
+
+#[tokio::test]
+async fn a_later_result_replaces_an_earlier_one() {
+    let Setup { cache, .. } = setup();
+    for exit_code in [1, 2] {
+        cache.put(action_digest(), with_exit_code(exit_code)).await.unwrap();
+    }
+    assert_eq!(cache.get(action_digest()).await.unwrap(), Some(with_exit_code(2)));
+}
+
+#[tokio::test]
+async fn the_function_and_the_size_are_part_of_the_key() {
+    let Setup { cache, .. } = setup();
+    let digest = action_digest();
+    cache.put(digest, with_exit_code(7)).await.unwrap();
+    for function in [DigestFunction::Blake3, DigestFunction::Sha256Tree] {
+        let namesake = Digest::new(function, digest.hash(), digest.size_bytes()).unwrap();
+        assert_eq!(cache.get(namesake).await.unwrap(), None);
+    }
+    let longer = Digest::new(FUNCTION, digest.hash(), digest.size_bytes() + 1).unwrap();
+    assert_eq!(cache.get(longer).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_result_is_served_only_while_all_its_blobs_are_there() {
+    let Setup { cache, store, .. } = setup();
+    let (result, digests) = with_files(&store, 3).await;
+    cache.put(action_digest(), result.clone()).await.unwrap();
+    for (number, digest) in (0..3).map(|number| (number, Digest::of(FUNCTION, number.to_string().as_bytes()))) {
+        assert!(digests.contains(&digest));
+        store.forget(digest);
+        assert_eq!(cache.get(action_digest()).await.unwrap(), None, "without file {number}");
+        store.keep(FUNCTION, number.to_string()).await;
+        assert_eq!(cache.get(action_digest()).await.unwrap(), Some(result.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_hit_asks_the_store_once_and_uses_every_blob() {
+    let Setup { cache, store, .. } = setup();
+    let action = load(&store, false).await;
+    let (result, digests) = with_files(&store, 50).await;
+    cache.put(action.digest, result).await.unwrap();
+    store.take_asked();
+    cache.get(action.digest).await.unwrap().unwrap();
+    assert_eq!(store.take_asked(), [digests]);
+}
+
+#[tokio::test]
+async fn a_closure_too_long_for_a_record_is_kept_alive_with_its_result() {
+    let Setup { cache, store, .. } = setup();
+    let (result, digests) = with_files(&store, 3000).await;
+    cache.put(action_digest(), result.clone()).await.unwrap();
+    store.take_asked();
+    assert_eq!(cache.get(action_digest()).await.unwrap(), Some(result));
+    let asked = store.take_asked().concat();
+    let list = asked.iter().find(|digest| !digests.contains(digest)).unwrap();
+    assert_eq!(asked.len(), digests.len() + 1);
+    store.forget(*list);
+    assert_eq!(cache.get(action_digest()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_result_without_its_blobs_is_not_taken() {
+    let Setup { cache, .. } = setup();
+    let absent = Digest::of(FUNCTION, b"absent");
+    let error = cache.put(action_digest(), with_stdout(absent)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(error.missing(), [absent]);
+    assert_eq!(cache.get(action_digest()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_a_client_inlined_is_kept_as_a_blob() {
+    let Setup { cache, store, .. } = setup();
+    let sent = reapi::ActionResult {
+        stdout_raw: "hello".into(),
+        ..with_exit_code(0)
+    };
+    let kept = cache.put(action_digest(), sent).await.unwrap();
+    let stdout = Digest::of(FUNCTION, b"hello");
+    assert_eq!(kept, with_stdout(stdout));
+    assert_eq!(store.find_missing(&[stdout]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn no_result_is_encoded_as_nothing() {
+    let Setup { cache, .. } = setup();
+    let kept = cache
+        .put(action_digest(), reapi::ActionResult::default())
+        .await
+        .unwrap();
+    assert!(kept.encoded_len() > 0);
+    assert_eq!(cache.get(action_digest()).await.unwrap(), Some(kept));
+}
+
+#[tokio::test]
+async fn no_result_is_kept_of_an_action_that_forbids_it() {
+    let Setup { cache, store, .. } = setup();
+    let action = load(&store, true).await;
+    let error = cache.put(action.digest, with_exit_code(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(
+        !cache
+            .put_executed(&action, &with_stdout(Digest::empty(FUNCTION)))
+            .await
+            .unwrap()
+    );
+    assert_eq!(cache.get(action.digest).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_action_that_forbids_caching_may_come_after_its_result() {
+    let Setup { cache, store, .. } = setup();
+    let action = load(&store, true).await;
+    store.forget(action.digest);
+    cache.put(action.digest, with_exit_code(3)).await.unwrap();
+    assert_eq!(cache.get(action.digest).await.unwrap(), Some(with_exit_code(3)));
+    assert_eq!(cache.get_for_execution(&action).await.unwrap(), None);
+    load(&store, true).await;
+    assert_eq!(cache.get(action.digest).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn failures_of_executions_are_not_kept_unless_that_is_wished() {
+    for keep_failures in [false, true] {
+        let Setup { cache, store, .. } = setup_with(ActionCacheOptions {
+            keep_failures,
+            ..Default::default()
+        });
+        let action = load(&store, false).await;
+        let kept = cache.put_executed(&action, &with_exit_code(1)).await.unwrap();
+        assert_eq!(kept, keep_failures);
+        assert_eq!(cache.get(action.digest).await.unwrap().is_some(), keep_failures);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_a_client_stored_is_read_back_but_answers_no_execution() {
+    let Setup { cache, store, .. } = setup();
+    let action = load(&store, false).await;
+    cache.put(action.digest, with_exit_code(1)).await.unwrap();
+    assert_eq!(cache.get(action.digest).await.unwrap(), Some(with_exit_code(1)));
+    assert_eq!(cache.get_for_execution(&action).await.unwrap(), None);
+    let success = with_stdout(Digest::empty(FUNCTION));
+    assert!(cache.put_executed(&action, &success).await.unwrap());
+    assert_eq!(cache.get_for_execution(&action).await.unwrap(), Some(success));
+}
+
+#[tokio::test]
+async fn a_result_that_fits_into_no_message_is_refused() {
+    let Setup { cache, .. } = setup_with(ActionCacheOptions {
+        result_bytes_max: 100,
+        ..Default::default()
+    });
+    let metadata = |len| reapi::ExecutedActionMetadata {
+        worker: "w".repeat(len),
+        ..Default::default()
+    };
+    let result = |len| reapi::ActionResult {
+        execution_metadata: Some(metadata(len)),
+        ..Default::default()
+    };
+    let error = cache.put(action_digest(), result(100)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    cache.put(action_digest(), result(90)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_a_miss_and_is_dropped() {
+    let Setup { cache, records, .. } = setup();
+    let key = digest_list::key(action_digest());
+    let record = Record {
+        value: bytes::Bytes::from_static(b"\0\x01rubbish"),
+        expires: None,
+    };
+    records.put(KIND, &key, record).await.unwrap();
+    assert_eq!(cache.get(action_digest()).await.unwrap(), None);
+    assert_eq!(records.get(KIND, &key).await.unwrap(), None);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put { action: u8, blobs: Vec<u8> },
+    Forget(u8),
+    Keep(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let blob = 0..6u8;
+    let step = prop_oneof![
+        (0..3u8, proptest::collection::vec(blob.clone(), 0..4)).prop_map(|(action, blobs)| Step::Put { action, blobs }),
+        blob.clone().prop_map(Step::Forget),
+        blob.prop_map(Step::Keep),
+    ];
+    proptest::collection::vec(step, 0..40)
+}
+
+fn of_number(number: u8) -> Digest {
+    Digest::of(FUNCTION, &[number])
+}
+
+/// What the cache should hold: the latest accepted result of each action, and the blobs that are there.
+#[derive(Default)]
+struct Model {
+    results: std::collections::BTreeMap<u8, Vec<u8>>,
+    blobs: std::collections::BTreeSet<u8>,
+}
+
+impl Model {
+    fn put(&mut self, action: u8, blobs: &[u8]) -> bool {
+        let is_complete = self.has_all(blobs);
+        if is_complete {
+            self.results.insert(action, blobs.to_vec());
+        }
+        is_complete
+    }
+
+    fn has_all(&self, blobs: &[u8]) -> bool {
+        blobs.iter().all(|blob| self.blobs.contains(blob))
+    }
+
+    fn served(&self, action: u8) -> Option<&Vec<u8>> {
+        self.results.get(&action).filter(|blobs| self.has_all(blobs))
+    }
+}
+
+fn of_blobs(blobs: &[u8]) -> reapi::ActionResult {
+    let file = |number: &u8| reapi::OutputFile {
+        path: number.to_string(),
+        digest: Some(functions::to_proto(of_number(*number))),
+        ..Default::default()
+    };
+    reapi::ActionResult {
+        exit_code: 1,
+        output_files: blobs.iter().map(file).collect(),
+        ..Default::default()
+    }
+}
+
+async fn follow(steps: &[Step]) {
+    let Setup { cache, store, .. } = setup();
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Put { action, blobs } => {
+                let outcome = cache.put(of_number(100 + action), of_blobs(blobs)).await;
+                assert_eq!(outcome.is_ok(), model.put(*action, blobs));
+            }
+            Step::Forget(blob) => {
+                store.forget(of_number(*blob));
+                model.blobs.remove(blob);
+            }
+            Step::Keep(blob) => {
+                store.keep(FUNCTION, vec![*blob]).await;
+                model.blobs.insert(*blob);
+            }
+        }
+        for action in 0..3 {
+            let served = cache.get(of_number(100 + action)).await.unwrap();
+            assert_eq!(served, model.served(action).map(|blobs| of_blobs(blobs)));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_served_is_always_the_latest_result_and_complete(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(follow(&steps));
+    }
+}
+
+#[tokio::test]
+async fn an_entry_has_no_end_of_its_own() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(ForgetfulStore::new());
+    let records = Arc::new(MemoryRecords::new(1 << 20, clock.clone()));
+    let cache = ActionCache::new(records, store, ActionCacheOptions::default());
+    cache.put(action_digest(), with_exit_code(1)).await.unwrap();
+    clock.advance(Duration::from_secs(10 * 365 * 86_400));
+    assert!(cache.get(action_digest()).await.unwrap().is_some());
+}
