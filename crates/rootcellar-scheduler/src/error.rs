@@ -15,6 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The platform properties are wrong in themselves.
     InvalidPlatform(String),
+    /// No worker is known, so no action can run.
+    NoWorkers,
     /// No known worker could ever run the action.
     Unsatisfiable(Box<Unsatisfiable>),
     /// A bound of [`Policy`](crate::Policy) is reached.
@@ -45,7 +47,9 @@ impl Error {
     pub const fn code(&self) -> Code {
         match self {
             Self::InvalidPlatform(_) => Code::InvalidArgument,
-            Self::Unsatisfiable(_) | Self::NotFinished(_) | Self::NoFreeSlot(_) => Code::FailedPrecondition,
+            Self::NoWorkers | Self::Unsatisfiable(_) | Self::NotFinished(_) | Self::NoFreeSlot(_) => {
+                Code::FailedPrecondition
+            }
             Self::Full { .. } => Code::ResourceExhausted,
             Self::NameTaken(_) => Code::AlreadyExists,
             Self::NoSuchOperation(_) | Self::NoSuchWorker(_) | Self::NoSuchLease(_) => Code::NotFound,
@@ -58,6 +62,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidPlatform(reason) => write!(f, "invalid platform: {reason}"),
+            Self::NoWorkers => f.write_str("this server has no workers to run actions"),
             Self::Unsatisfiable(unsatisfiable) => unsatisfiable.fmt(f),
             Self::Full { what, limit } => write!(f, "there are {limit} {what}, and no room for more: try again later"),
             Self::NameTaken(name) => write!(f, "operation {name} exists already"),

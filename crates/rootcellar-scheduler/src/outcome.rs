@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rootcellar_proto::reapi::ExecuteResponse;
 use rootcellar_proto::rpc::{Code, Status};
 
+use crate::Error;
+
 /// Makes the response of an execution that failed with `status`, and so has no result.
 pub fn failed(status: Status) -> Arc<ExecuteResponse> {
     Arc::new(ExecuteResponse {
@@ -25,18 +27,16 @@ pub(crate) fn abandoned() -> Arc<ExecuteResponse> {
 }
 
 pub(crate) fn workers_lost(count: u32) -> Arc<ExecuteResponse> {
-    ended(
-        Code::Unavailable,
-        format!("{count} workers were lost while they ran the action: try again later"),
-    )
+    let message = format!("each worker that ran the action was lost, {count} so far: try again later");
+    ended(Code::Unavailable, message)
 }
 
 pub(crate) fn shutting_down() -> Arc<ExecuteResponse> {
     ended(Code::Unavailable, "the server is shutting down: try again later")
 }
 
-pub(crate) fn unsatisfiable(reason: String) -> Arc<ExecuteResponse> {
-    ended(Code::FailedPrecondition, reason)
+pub(crate) fn refused(reason: &Error) -> Arc<ExecuteResponse> {
+    ended(reason.code(), reason.to_string())
 }
 
 fn ended(code: Code, message: impl Into<String>) -> Arc<ExecuteResponse> {

@@ -222,15 +222,8 @@ impl Offer {
         }
     }
 
-    fn first_unmet<'a>(&self, requirements: &'a Requirements) -> Option<(&'a str, &'a str)> {
-        requirements.iter().find(|(name, value)| !self.accepts(name, value))
-    }
-
-    fn unmet_count(&self, requirements: &Requirements) -> usize {
-        requirements
-            .iter()
-            .filter(|(name, value)| !self.accepts(name, value))
-            .count()
+    fn unmet<'a>(&self, requirements: &'a Requirements) -> impl Iterator<Item = (&'a str, &'a str)> {
+        requirements.iter().filter(|(name, value)| !self.accepts(name, value))
     }
 }
 
@@ -286,25 +279,25 @@ pub struct Unsatisfiable {
 impl Unsatisfiable {
     /// Finds what to tell the author of `requirements` that none of `offers` satisfies: a pair that nobody accepts if there
     /// is one, else a pair that is missing where least is missing.
-    pub(crate) fn explain<'a>(
-        requirements: &Requirements,
-        offers: impl Iterator<Item = &'a Offer> + Clone,
-    ) -> Option<Self> {
-        let nobody_accepts = requirements
-            .iter()
-            .find(|(name, value)| !offers.clone().any(|offer| offer.accepts(name, value)));
-        let (property, value) = nobody_accepts.or_else(|| {
-            let closest = offers.clone().min_by_key(|offer| offer.unmet_count(requirements))?;
-            closest.first_unmet(requirements)
-        })?;
+    ///
+    /// # Panics
+    /// If there are no offers, or one does satisfy them.
+    pub(crate) fn explain<'a>(requirements: &Requirements, offers: impl Iterator<Item = &'a Offer> + Clone) -> Self {
+        let mut pairs = requirements.iter();
+        let nobody_accepts = pairs.find(|(name, value)| !offers.clone().any(|offer| offer.accepts(name, value)));
+        let (property, value) = nobody_accepts.unwrap_or_else(|| {
+            let closest = offers.clone().min_by_key(|offer| offer.unmet(requirements).count());
+            let mut unmet = closest.expect("there are offers").unmet(requirements);
+            unmet.next().expect("no offer satisfies all")
+        });
         let offered: BTreeSet<_> = offers.clone().filter_map(|offer| offer.0.get(property)).collect();
         let known: BTreeSet<_> = offers.flat_map(|offer| offer.0.keys().cloned()).collect();
-        Some(Self {
+        Self {
             property: property.to_owned(),
             value: value.to_owned(),
             offered: offered.into_iter().map(Accepted::to_string).collect(),
             known: known.into_iter().collect(),
-        })
+        }
     }
 }
 

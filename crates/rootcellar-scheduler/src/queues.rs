@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::deadlines::Deadlines;
+use crate::platform::Unsatisfiable;
 use crate::task::ExecutionId;
-use crate::{Error, Offer, Requirements, Result, Ticket, Time, Unsatisfiable};
+use crate::{Error, Offer, Requirements, Result, Ticket, Time};
 
 /// Names a kind of workers; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,18 +113,17 @@ impl PlatformQueues {
         Some(stranded)
     }
 
-    /// Whether a worker that could run an action with these requirements is known, connected or not.
-    pub(crate) fn can_satisfy(&self, requirements: &Requirements) -> bool {
-        self.kinds.values().any(|kind| kind.offer.satisfies(requirements))
-    }
-
-    /// Says why no worker can run the action; `None` if one can.
-    pub(crate) fn explain(&self, requirements: &Requirements) -> Option<Unsatisfiable> {
-        if self.can_satisfy(requirements) {
+    /// Says why no known worker, connected or not, can run an action with these requirements; `None` if one can.
+    pub(crate) fn refusal(&self, requirements: &Requirements) -> Option<Error> {
+        let offers = self.kinds.values().map(|kind| &kind.offer);
+        if offers.len() == 0 {
+            return Some(Error::NoWorkers);
+        }
+        if offers.clone().any(|offer| offer.satisfies(requirements)) {
             return None;
         }
-        let offers = self.kinds.values().map(|kind| &kind.offer);
-        Unsatisfiable::explain(requirements, offers)
+        let unsatisfiable = Unsatisfiable::explain(requirements, offers);
+        Some(Error::Unsatisfiable(Box::new(unsatisfiable)))
     }
 
     /// Puts an execution in the queues of all kinds that could run it. None of them has idle workers.

@@ -61,10 +61,6 @@ impl Workers {
         id
     }
 
-    pub(crate) fn get(&self, id: WorkerId) -> &Worker {
-        &self.by_id[&id]
-    }
-
     /// Takes a worker out, with its tickets; its leases are ended one by one with [`Self::end_lease`].
     ///
     /// # Errors

@@ -14,7 +14,7 @@ impl Scheduler {
     /// Nobody watches it yet.
     ///
     /// # Errors
-    /// [`Error::Unsatisfiable`] if no known worker could run it, [`Error::Full`], [`Error::NameTaken`], [`Error::Draining`].
+    /// [`Error::Unsatisfiable`] or [`Error::NoWorkers`] if no known worker could run it, [`Error::Full`], [`Error::NameTaken`], [`Error::Draining`].
     pub fn submit(&mut self, name: Arc<str>, task: Task, now: Time) -> Result<()> {
         self.at(now);
         self.admit(&name)?;
@@ -64,9 +64,9 @@ impl Scheduler {
 
     fn admit_execution(&self, task: &Task) -> Result<()> {
         if !self.policy.wait_for_unknown_platforms
-            && let Some(unsatisfiable) = self.queues.explain(&task.requirements)
+            && let Some(refusal) = self.queues.refusal(&task.requirements)
         {
-            return Err(Error::Unsatisfiable(Box::new(unsatisfiable)));
+            return Err(refusal);
         }
         let limit = self.policy.queued_max;
         if self.queues.len() >= limit && self.queues.idle_for(&task.requirements).is_none() {

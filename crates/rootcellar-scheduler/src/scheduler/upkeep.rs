@@ -1,6 +1,7 @@
 //! What time does: patience ends, and so does the server.
 
 use super::{Effect, Scheduler};
+use crate::task::ExecutionId;
 use crate::{Time, outcome};
 
 impl Scheduler {
@@ -22,14 +23,14 @@ impl Scheduler {
     }
 
     /// Fails an execution that no known worker could run, unless one may appear.
-    fn refuse_stranded(&mut self, id: crate::task::ExecutionId) {
+    fn refuse_stranded(&mut self, id: ExecutionId) {
         if self.policy.wait_for_unknown_platforms {
             return;
         }
         let requirements = &self.executions.get(id).requirements;
-        let unsatisfiable = self.queues.explain(requirements);
-        let reason = unsatisfiable.expect("no kind satisfies what is stranded").to_string();
-        self.abort(id, &outcome::unsatisfiable(reason));
+        let refusal = self.queues.refusal(requirements);
+        let refusal = refusal.expect("no kind satisfies what is stranded");
+        self.abort(id, &outcome::refused(&refusal));
     }
 
     /// Takes and hands out no more work. What waits fails with UNAVAILABLE, upon which clients try again elsewhere or later;

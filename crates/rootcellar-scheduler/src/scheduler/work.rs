@@ -6,6 +6,7 @@ use rootcellar_proto::reapi::{ExecuteResponse, ExecutedActionMetadata};
 
 use super::{Effect, Scheduler};
 use crate::task::ExecutionId;
+use crate::workers::Worker;
 use crate::{Error, LeaseId, Result, Ticket, Time, WorkerId, WorkerSpec, outcome};
 
 impl Scheduler {
@@ -119,21 +120,43 @@ impl Scheduler {
     /// [`Error::NoSuchWorker`].
     pub fn leave(&mut self, worker: WorkerId, now: Time) -> Result<()> {
         self.at(now);
-        self.remove_worker(worker)
+        let gone = self.let_go(worker)?;
+        self.lose_leases(worker, gone);
+        Ok(())
     }
 
-    fn remove_worker(&mut self, id: WorkerId) -> Result<()> {
-        let worker = self.workers.remove(id)?;
-        for ticket in worker.tickets {
-            self.queues.remove_idle(worker.kind, ticket);
-            self.effects.push_back(Effect::Dismissed(ticket));
+    /// Gives up the workers that were silent for too long: first all of them, then what they held, so that nothing is given
+    /// from one to the next.
+    pub(super) fn lose_silent_workers(&mut self) {
+        let mut all_gone = Vec::new();
+        while let Some(id) = self.workers.pop_silent(self.now) {
+            let gone = self.let_go(id).expect("a silent worker did not leave");
+            self.effects.push_back(Effect::WorkerLost {
+                worker: gone.spec.name.clone(),
+                leases: gone.leases.len(),
+            });
+            all_gone.push((id, gone));
         }
-        self.queues
-            .remove_worker(worker.kind, self.now, self.policy.platform_retention);
-        for lease in worker.leases {
+        for (id, gone) in all_gone {
+            self.lose_leases(id, gone);
+        }
+    }
+
+    fn let_go(&mut self, id: WorkerId) -> Result<Worker> {
+        let worker = self.workers.remove(id)?;
+        for ticket in &worker.tickets {
+            self.queues.remove_idle(worker.kind, *ticket);
+            self.effects.push_back(Effect::Dismissed(*ticket));
+        }
+        let retention = self.policy.platform_retention;
+        self.queues.remove_worker(worker.kind, self.now, retention);
+        Ok(worker)
+    }
+
+    fn lose_leases(&mut self, id: WorkerId, gone: Worker) {
+        for lease in gone.leases {
             self.lose_lease(id, lease);
         }
-        Ok(())
     }
 
     fn lose_lease(&mut self, worker: WorkerId, lease: LeaseId) {
@@ -159,23 +182,11 @@ impl Scheduler {
         execution.partial_metadata = None;
         self.show(id);
         let execution = self.executions.get(id);
-        match self.queues.explain(&execution.requirements) {
-            Some(unsatisfiable) if !self.policy.wait_for_unknown_platforms => {
-                self.conclude(id, &outcome::unsatisfiable(unsatisfiable.to_string()));
+        match self.queues.refusal(&execution.requirements) {
+            Some(refusal) if !self.policy.wait_for_unknown_platforms => {
+                self.conclude(id, &outcome::refused(&refusal));
             }
             _ => self.enqueue(id),
-        }
-    }
-
-    /// Gives up the workers that were silent for too long.
-    pub(super) fn lose_silent_workers(&mut self) {
-        while let Some(id) = self.workers.pop_silent(self.now) {
-            let worker = self.workers.get(id);
-            self.effects.push_back(Effect::WorkerLost {
-                worker: worker.spec.name.clone(),
-                leases: worker.leases.len(),
-            });
-            self.remove_worker(id).expect("a silent worker did not leave");
         }
     }
 }
