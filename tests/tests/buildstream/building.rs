@@ -111,6 +111,23 @@ fn a_command_can_write_only_where_its_element_may() {
 }
 
 #[test]
+fn large_files_many_files_and_long_logs_arrive_whole() {
+    let Some(kitchen) = Kitchen::open() else { return };
+    let client = kitchen.client(&Services::execution());
+    client.build(&kitchen.project, "bulk-check.bst");
+
+    let bulk = client.checkout(&kitchen.project, "bulk.bst");
+    assert_eq!(fs::metadata(bulk.join("bulk/large")).unwrap().len(), 20_000_000);
+    assert_eq!(names(&bulk.join("bulk/many")).len(), 1000);
+    let log = client
+        .run(&kitchen.project, &["artifact", "log", "bulk.bst"])
+        .expect_success();
+    log.expect_text("line 1 of the log")
+        .expect_text("line 100000 of the log")
+        .expect_text("line 200000 of the log");
+}
+
+#[test]
 fn a_build_whose_cache_lies_on_the_server_downloads_only_what_is_looked_at() {
     let Some(kitchen) = Kitchen::open() else { return };
     let local = Services::execution();

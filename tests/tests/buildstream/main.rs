@@ -1,7 +1,7 @@
 //! Real BuildStream builds on a real server, and caches its artifacts and sources there.
 //!
 //! Each file is one of the promises: that a build is right, that work is not done twice, that a failure is told,
-//! that what is stopped stops, and that workspaces build incrementally.
+//! that what cannot be done is refused by name, that what is stopped stops, and that workspaces build incrementally.
 
 // A panic is a test's report, in the functions that tests share too.
 #![allow(clippy::unwrap_used)]
@@ -10,6 +10,7 @@ mod building;
 mod caching;
 mod failing;
 mod names;
+mod refusing;
 mod stopping;
 mod workspaces;
 

@@ -28,14 +28,9 @@ const BASE_PACKAGES: &str = "tcc,libc6-dev,make,autoconf,automake";
 /// Where apt may keep the list of its repositories on a Debian 12.
 const APT_SOURCES: &[&str] = &["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
 
-/// The elements of upstream's projects that name the base system.
-const BASE_ELEMENTS: &[&str] = &[
-    "tests/integration/project/elements/base/base-alpine.bst",
-    "tests/integration/project/elements/base/base-debian.bst",
-    "tests/remotecache/project/elements/base/base-alpine.bst",
-    "tests/remoteexecution/project/elements/base/base-alpine.bst",
-    "tests/remoteexecution/project/files/sub-project/elements/base/base-alpine.bst",
-];
+/// The suites' directories, and what every element that fetches upstream's base system says.
+const SUITES: &[&str] = &["tests/integration", "tests/remotecache", "tests/remoteexecution"];
+const MARK_OF_THE_BASE: &str = "integration-tests-";
 
 /// The directory that holds all of it.
 #[derive(Debug)]
@@ -133,8 +128,9 @@ impl Ground {
         let sum = sum.split_whitespace().next().unwrap_or_default();
         let url = format!("file://{}", self.base().display());
         let element = format!("kind: import\nsources:\n- kind: tar\n  base-dir: ''\n  url: {url}\n  ref: {sum}\n");
-        for path in BASE_ELEMENTS {
-            self.write(path, &element)?;
+        let directories: Vec<PathBuf> = SUITES.iter().map(|suite| self.tests().join(suite)).collect();
+        for path in elements_that_say(MARK_OF_THE_BASE, directories)? {
+            fs::write(&path, &element).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         // A file that `configure` leaves behind only under shells that do not know $LINENO, as upstream's.
         let workspace = "tests/remoteexecution/workspace.py";
@@ -187,4 +183,22 @@ fn names_a_repository(list: &Path) -> bool {
     let text = fs::read_to_string(list).unwrap_or_default();
     text.lines()
         .any(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+}
+
+/// The element files below `directories` whose text holds `mark`.
+fn elements_that_say(mark: &str, mut directories: Vec<PathBuf>) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    while let Some(directory) = directories.pop() {
+        let said = |error: std::io::Error| format!("{}: {error}", directory.display());
+        for entry in fs::read_dir(&directory).map_err(said)? {
+            let path = entry.map_err(said)?.path();
+            let is_element = path.extension().is_some_and(|extension| extension == "bst");
+            if path.is_dir() {
+                directories.push(path);
+            } else if is_element && fs::read_to_string(&path).map_err(said)?.contains(mark) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
 }

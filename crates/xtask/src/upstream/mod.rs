@@ -42,7 +42,11 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "integration",
         // The tests of recc download it.
-        arguments: &["--integration", "tests/integration", "--ignore=tests/integration/recc.py"],
+        arguments: &[
+            "--integration",
+            "tests/integration",
+            "--ignore=tests/integration/recc.py",
+        ],
         services: &["ROOTCELLAR_INTEGRATION_SERVICE"],
     },
 ];
