@@ -17,6 +17,7 @@ use rootcellar_proto::reapi;
 use rootcellar_store::BlobStore;
 
 use crate::outputs::Outputs;
+use crate::quoted::Quoted;
 use crate::wire::Fields;
 use crate::{Error, InputTree, RelPath, Result, TreeLimits, functions, message_blob, protobuf_time};
 
@@ -259,7 +260,8 @@ fn parse_environment(sent: Vec<reapi::command::EnvironmentVariable>) -> Result<V
     for reapi::command::EnvironmentVariable { name, value } in sent {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Error::invalid_argument(format!(
-                "environment_variables: {name:?} is no variable: a name is not empty and holds no \"=\", and nothing holds a NUL"
+                "environment_variables: {} is no variable: a name is not empty and holds no \"=\", and nothing holds a NUL",
+                Quoted(&name)
             )));
         }
         match places.get(&name) {

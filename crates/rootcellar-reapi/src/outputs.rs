@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use rootcellar_proto::reapi::{self, command::OutputDirectoryFormat};
 
+use crate::quoted::Quoted;
 use crate::{Error, RelPath, Result};
 
 /// The bytes that all resolved output paths of a command may have together. A short string may stand for a long path, since
@@ -93,7 +94,8 @@ fn parse_properties(names: &[String]) -> Result<OutputProperties> {
             UNIX_MODE => properties.unix_mode = true,
             _ => {
                 return Err(Error::invalid_argument(format!(
-                    "output_node_properties: {name:?} is not supported here; {MTIME} and {UNIX_MODE} are"
+                    "output_node_properties: {} is not supported here; {MTIME} and {UNIX_MODE} are",
+                    Quoted(name)
                 )));
             }
         }
@@ -163,9 +165,9 @@ fn check_older_lists(outputs: &[OutputPath]) -> Result<()> {
     // Segment by segment: then all that lies below a path comes right after it.
     sorted.sort_by(|a, b| a.path.components().cmp(b.path.components()));
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0].path == pair[1].path) {
-        let requested = &twice[1].requested;
         return Err(Error::invalid_argument(format!(
-            "output {requested:?} is asked for twice"
+            "output {} is asked for twice",
+            Quoted(&twice[1].requested)
         )));
     }
     let mut file: Option<&OutputPath> = None;
@@ -173,8 +175,9 @@ fn check_older_lists(outputs: &[OutputPath]) -> Result<()> {
         match file {
             Some(file) if output.path.starts_with(&file.path) => {
                 return Err(Error::invalid_argument(format!(
-                    "output {:?} lies below {:?}, which has to be a file",
-                    output.requested, file.requested
+                    "output {} lies below {}, which has to be a file",
+                    Quoted(&output.requested),
+                    Quoted(&file.requested)
                 )));
             }
             _ if output.expected == OutputKind::File => file = Some(output),

@@ -8,6 +8,7 @@ use rootcellar_proto::reapi;
 use rootcellar_store::BlobStore;
 
 use crate::closure::{ClosureLimits, Gathering};
+use crate::quoted::Quoted;
 use crate::{Error, Result, functions};
 
 /// Checks a result and gathers its closure: every blob of its output files, output directories, standard output and standard
@@ -40,7 +41,7 @@ pub async fn closure(
 }
 
 fn subject(kind: &str, path: &str) -> String {
-    format!("{kind} {path:?}")
+    format!("{kind} {}", Quoted(path))
 }
 
 fn streams(function: DigestFunction, result: &reapi::ActionResult) -> Result<Vec<Digest>> {

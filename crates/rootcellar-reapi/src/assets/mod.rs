@@ -25,6 +25,7 @@ pub use self::name::AssetNameLimits;
 use self::name::AssetNames;
 use self::request::{Fetch, Push};
 use crate::closure::{self, ClosureLimits, Gathering};
+use crate::quoted::Quoted;
 use crate::spilled_records::SpilledRecords;
 use crate::{Error, Functions, Result, functions};
 
@@ -186,10 +187,10 @@ impl AssetIndex {
                 return Ok((uri.clone(), content));
             }
         }
-        let first = &fetch.uris[0];
+        let first = Quoted(&fetch.uris[0]);
         Err(Error::not_found(match fetch.uris.len() - 1 {
-            0 => format!("nothing is here that was pushed under {first:?} with these qualifiers"),
-            others => format!("nothing is here that was pushed under {first:?} or the other {others} URIs"),
+            0 => format!("nothing is here that was pushed under {first} with these qualifiers"),
+            others => format!("nothing is here that was pushed under {first} or the other {others} URIs"),
         }))
     }
 

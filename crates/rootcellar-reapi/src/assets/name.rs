@@ -6,6 +6,7 @@
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::asset;
 
+use crate::quoted::Quoted;
 use crate::{Error, Result};
 
 /// Bounds on what one request may name.
@@ -107,8 +108,8 @@ fn sorted<'a>(qualifiers: &'a [asset::Qualifier], limits: &AssetNameLimits) -> R
     }
     match sorted.windows(2).find(|pair| pair[0].name == pair[1].name) {
         Some(pair) => Err(Error::invalid_argument(format!(
-            "qualifiers: {:?} comes twice",
-            pair[0].name
+            "qualifiers: {} comes twice",
+            Quoted(&pair[0].name)
         ))),
         None => Ok(sorted),
     }
