@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use rootcellar_digest::Digest;
+use rustix::io::Errno;
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +28,17 @@ pub enum ErrorKind {
     DataLoss,
     /// Anything else, an I/O error above all: an operator has to look.
     Internal,
+}
+
+impl ErrorKind {
+    /// The kind of an I/O error: [`Exhausted`](Self::Exhausted) if space, memory or descriptors ran out, else
+    /// [`Internal`](Self::Internal).
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Self::Exhausted,
+            _ => Self::Internal,
+        }
+    }
 }
 
 /// Says that an operation of a store did not happen, and why.
@@ -60,19 +72,9 @@ impl Error {
         Self::new(ErrorKind::NotFound, operation, "no such blob").on(digest)
     }
 
-    /// Makes an error of an I/O error: [`ErrorKind::Exhausted`] if space or descriptors ran out, else [`ErrorKind::Internal`].
+    /// Makes an error of an I/O error, of the kind that [`ErrorKind::of_io`] tells.
     pub fn io(operation: &'static str, reason: impl Into<String>, source: io::Error) -> Self {
-        let kind = match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(
-                rustix::io::Errno::NOSPC
-                | rustix::io::Errno::DQUOT
-                | rustix::io::Errno::MFILE
-                | rustix::io::Errno::NFILE
-                | rustix::io::Errno::NOMEM,
-            ) => ErrorKind::Exhausted,
-            _ => ErrorKind::Internal,
-        };
-        Self::new(kind, operation, reason).caused_by(source)
+        Self::new(ErrorKind::of_io(&source), operation, reason).caused_by(source)
     }
 
     /// Names the blob that the operation was about.

@@ -36,7 +36,12 @@ const ENTRY_BYTES: u64 = 192;
 
 /// The bytes by which a record counts against the bound of a store.
 pub(crate) fn charge(key: &[u8], record: &Record) -> u64 {
-    key.len() as u64 + record.value.len() as u64 + ENTRY_BYTES
+    charge_bytes(key, record.value.len() as u64)
+}
+
+/// The same, where only the length of the value is known.
+pub(crate) fn charge_bytes(key: &[u8], value_bytes: u64) -> u64 {
+    key.len() as u64 + value_bytes + ENTRY_BYTES
 }
 
 /// Keeps records by kind and key.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use rootcellar_store::testing::{check_blob_store, check_local_store, check_records};
-use rootcellar_store::{DiskOptions, DiskStore, Durability, MemoryRecords, MemoryStore, SystemClock};
+use rootcellar_store::{
+    DiskOptions, DiskRecords, DiskStore, Durability, MemoryRecords, MemoryStore, RecordsOptions, SystemClock,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_store_is_a_blob_store() {
@@ -56,4 +58,28 @@ async fn disk_store_that_always_syncs_is_a_blob_store() {
 async fn disk_store_is_a_local_store() {
     let disks = Disks::new(Durability::None);
     check_local_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+}
+
+async fn check_disk_records(durability: Durability) {
+    let dir = tempfile::tempdir().unwrap();
+    check_records(async |bytes_max, clock| {
+        let file = tempfile::tempdir_in(&dir).unwrap().keep().join("records.redb");
+        let options = RecordsOptions {
+            bytes_max,
+            durability,
+            ..RecordsOptions::default()
+        };
+        Arc::new(DiskRecords::open(file, options, clock).await.unwrap()) as _
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_records_are_records() {
+    check_disk_records(Durability::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_records_that_always_sync_are_records() {
+    check_disk_records(Durability::Always).await;
 }

@@ -1,0 +1,165 @@
+//! Records in one file, a `redb` database.
+//!
+//! ```text
+//!   get ──> a read transaction on the newest commit ──> value      (its use is noted in memory)
+//!   put ──> queue ──> the writer: all that waits, one transaction, one commit ──> acknowledged
+//! ```
+//!
+//! One thread writes (`writer.rs`); readers never wait for it. What is in the file is drawn in `format.rs`.
+
+mod database;
+mod format;
+mod transaction;
+mod uses;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::database::Database;
+use self::uses::Uses;
+use self::writer::{Change, Job, Writer};
+use crate::records::charge;
+use crate::{ByteCounter, Clock, Durability, Error, ErrorKind, Record, RecordKind, Records, Result};
+
+/// Settings of [`DiskRecords`].
+#[derive(Debug, Clone)]
+pub struct RecordsOptions {
+    /// The bound on keys and values, with 192 bytes of bookkeeping for each record. 1 GiB: some hundred thousand action results. The
+    /// file can be larger by what is free in it, and by the changes of one sync interval.
+    pub bytes_max: u64,
+    /// What an acknowledged put has survived, see [`DiskRecords`].
+    pub durability: Durability,
+    /// Bytes of the file kept in memory. 32 MiB: the inner nodes of the largest file, and the records in use now.
+    pub cache_bytes: usize,
+    /// Told the file's size, so that whoever bounds the directory can count it.
+    pub file_bytes: ByteCounter,
+}
+
+impl Default for RecordsOptions {
+    fn default() -> Self {
+        Self {
+            bytes_max: 1 << 30,
+            durability: Durability::default(),
+            cache_bytes: 32 << 20,
+            file_bytes: ByteCounter::default(),
+        }
+    }
+}
+
+/// Bounded [`Records`] in a file.
+///
+/// A put that was acknowledged is in the file with [`Durability::Always`]. With [`Durability::Interval`] it is there after the
+/// next sync, and with [`Durability::None`] a minute later at the most: a crash, of the process or of the machine, takes the records
+/// back to the last sync, whole. Dropping or [closing](Self::close) it syncs.
+///
+/// A record whose bytes in the file have changed is absent. When there is no room on the disk, puts are
+/// [`Exhausted`](ErrorKind::Exhausted), and what was not synced may be lost; after any other I/O error, all operations are
+/// [`Internal`](ErrorKind::Internal) until the file is opened anew.
+pub struct DiskRecords {
+    database: Arc<Database>,
+    uses: Arc<Uses>,
+    clock: Arc<dyn Clock>,
+    bytes_max: u64,
+    writer: Writer,
+}
+
+impl DiskRecords {
+    /// Opens the records in the file `path`, or makes the file. Runs on a tokio runtime.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the file is something else's or a later version's,
+    /// [`DataLoss`](ErrorKind::DataLoss) if it is damaged, [`Unavailable`](ErrorKind::Unavailable) if it is in use; I/O errors.
+    pub async fn open(path: impl Into<PathBuf>, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+        let path = path.into();
+        let damaged = damaged(&path);
+        let open = move || Self::open_now(path, options, clock);
+        // The database panics on some files that were changed behind its back.
+        tokio::task::spawn_blocking(open).await.map_err(|_| damaged)?
+    }
+
+    fn open_now(path: PathBuf, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+        let database = Arc::new(Database::open(path, options.cache_bytes, options.file_bytes)?);
+        let uses = Arc::new(Uses::new(database.next_stamp("open")?));
+        let writer = Writer::start(Job {
+            database: database.clone(),
+            uses: uses.clone(),
+            durability: options.durability,
+            bytes_max: options.bytes_max,
+            unsynced_since: None,
+        })?;
+        Ok(Self {
+            database,
+            uses,
+            clock,
+            bytes_max: options.bytes_max,
+            writer,
+        })
+    }
+
+    /// Ends in good order: everything acknowledged is in the file. Later writes are refused.
+    ///
+    /// # Errors
+    /// That of the last sync.
+    pub async fn close(&self) -> Result<()> {
+        self.writer.close().await
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    let advice = "move it away to begin without records; blobs are not affected";
+    let reason = format!("{}: the file is damaged; {advice}", path.display());
+    Error::new(ErrorKind::DataLoss, "open records", reason)
+}
+
+#[async_trait]
+impl Records for DiskRecords {
+    async fn get(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Record>> {
+        let (database, key) = (self.database.clone(), format::key(kind, key));
+        let read = move || database.read(&key).map(|record| (key, record));
+        let (key, record) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| damaged(self.database.path()))??;
+        let now = self.clock.now();
+        let record = record.filter(|record| !record.is_expired(now));
+        if record.is_some() && self.uses.note(key) {
+            self.writer.ask_for_sync();
+        }
+        Ok(record)
+    }
+
+    async fn put(&self, kind: RecordKind, key: &[u8], record: Record) -> Result<()> {
+        let key = format::key(kind, key);
+        let charge = charge(&key, &record);
+        if charge > self.bytes_max {
+            let reason = format!(
+                "a record of {charge} bytes exceeds the bound of {} bytes",
+                self.bytes_max
+            );
+            return Err(Error::new(ErrorKind::Exhausted, "put record", reason));
+        }
+        self.writer.write(Change::Put(key, record)).await
+    }
+
+    async fn remove(&self, kind: RecordKind, key: &[u8]) -> Result<()> {
+        self.writer.write(Change::Remove(format::key(kind, key))).await
+    }
+}
+
+impl fmt::Display for DiskRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "records({})", self.database.path().display())
+    }
+}
+
+impl fmt::Debug for DiskRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskRecords")
+            .field("path", &self.database.path())
+            .field("bytes_max", &self.bytes_max)
+            .finish_non_exhaustive()
+    }
+}
