@@ -1,3 +1,15 @@
-//! Runs actions: the sandbox, and what is around it.
+//! Runs actions on this machine.
+//!
+//! [`Workers`] take work from a [`WorkSource`](rootcellar_scheduler::WorkSource); a [`Runner`] runs one action from its digest
+//! to its result; the [`sandbox`] is what the command runs in.
 
+mod identity;
+mod platform;
+mod runner;
 pub mod sandbox;
+mod streams;
+mod timeline;
+mod workers;
+
+pub use runner::Runner;
+pub use workers::Workers;
