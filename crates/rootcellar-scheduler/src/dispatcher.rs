@@ -3,6 +3,9 @@
 //! Each call takes the lock, tells the scheduler one event, and carries out the effects before it lets go. Nothing waits
 //! under the lock, and all that is carried out there is the waking of others.
 
+#[cfg(test)]
+mod churn;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,9 +104,8 @@ impl Dispatcher {
         let name = name.into();
         let mut state = self.shared.lock();
         state.scheduler.submit(Arc::clone(&name), task, self.shared.now())?;
-        let watch = OperationWatch::open(&self.shared, &mut state, &name)?;
         self.shared.carry_out(&mut state);
-        Ok(watch)
+        OperationWatch::open(&self.shared, &mut state, &name)
     }
 
     /// Adds an operation that is finished as soon as it begins, such as one that the cache answers.
@@ -217,6 +219,11 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the scheduler does not panic under the lock")
+    }
+
+    /// Takes the lock to clean up. `None` after a panic under it: then a second one, in `drop`, would end the whole process.
+    pub(crate) fn lock_to_drop(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.lock().ok()
     }
 }
 

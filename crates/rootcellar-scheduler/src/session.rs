@@ -77,9 +77,13 @@ impl WorkSession for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        match self.shared.event(|scheduler, now| scheduler.leave(self.worker, now)) {
+        let Some(mut state) = self.shared.lock_to_drop() else {
+            return;
+        };
+        let now = self.shared.now();
+        match state.scheduler.leave(self.worker, now) {
             // A worker that was given up before has nothing to leave.
-            Ok(()) | Err(_) => {}
+            Ok(()) | Err(_) => self.shared.carry_out(&mut state),
         }
     }
 }
@@ -94,7 +98,7 @@ struct Request<'a> {
 impl Drop for Request<'_> {
     fn drop(&mut self) {
         let shared = &self.session.shared;
-        let mut state = shared.lock();
+        let Some(mut state) = shared.lock_to_drop() else { return };
         let now = shared.now();
         if state.waiting.remove(&self.ticket).is_some() {
             state.scheduler.withdraw(self.ticket, now);

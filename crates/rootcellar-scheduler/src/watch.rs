@@ -68,7 +68,9 @@ impl OperationWatch {
 
 impl Drop for OperationWatch {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
+        let Some(mut state) = self.shared.lock_to_drop() else {
+            return;
+        };
         let now = self.shared.now();
         state.scheduler.unwatch(&self.name, now);
         if state

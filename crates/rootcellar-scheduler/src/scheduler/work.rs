@@ -181,12 +181,6 @@ impl Scheduler {
         execution.lease = None;
         execution.partial_metadata = None;
         self.show(id);
-        let execution = self.executions.get(id);
-        match self.queues.refusal(&execution.requirements) {
-            Some(refusal) if !self.policy.wait_for_unknown_platforms => {
-                self.conclude(id, &outcome::refused(&refusal));
-            }
-            _ => self.enqueue(id),
-        }
+        self.enqueue(id);
     }
 }

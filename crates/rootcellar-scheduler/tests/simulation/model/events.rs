@@ -174,10 +174,7 @@ impl Model {
         let group = self.groups.get_mut(&id).unwrap();
         group.lease = None;
         group.metadata = None;
-        let requirements = group.task.requirements.clone();
-        if !self.may_run(&requirements) {
-            self.fail_group(id, Code::FailedPrecondition);
-        } else if self.is_draining {
+        if self.is_draining {
             self.fail_group(id, Code::Unavailable);
         }
     }
