@@ -29,10 +29,6 @@ const TEST_PACKAGES: &[Package] = &[
         is_there: || answers("python3", &["-c", "import ensurepip, venv"]),
     },
     Package {
-        name: "git",
-        is_there: || answers("git", &["--version"]),
-    },
-    Package {
         name: "tar",
         is_there: || answers("tar", &["--version"]),
     },
