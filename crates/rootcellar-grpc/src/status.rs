@@ -60,6 +60,12 @@ pub(crate) fn from_wire(status: &Status) -> Error {
     Error::new(kind_of(status.code()), status.message())
 }
 
+/// An error of the scheduler, as the API tells it.
+pub(crate) fn from_scheduler(error: rootcellar_scheduler::Error) -> Error {
+    let code = Code::from_i32(error.code().into());
+    Error::new(kind_of(code), "").caused_by(error)
+}
+
 /// The kind of error that a code stands for.
 pub(crate) fn kind_of(code: Code) -> ErrorKind {
     match code {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use rootcellar_proto::reapi::capabilities_server::Capabilities;
+use rootcellar_proto::reapi::priority_capabilities::PriorityRange;
 use rootcellar_proto::reapi::symlink_absolute_path_strategy::Value as AbsoluteSymlinks;
 use rootcellar_proto::reapi::{
-    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest, ServerCapabilities,
+    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest,
+    PriorityCapabilities, ServerCapabilities,
 };
 use rootcellar_proto::semver::SemVer;
-use rootcellar_reapi::Result;
 use rootcellar_reapi::functions::value;
+use rootcellar_reapi::{OUTPUT_PROPERTIES, Result};
 use tonic::{Request, Response, Status};
 
 use super::core::Core;
@@ -27,13 +29,13 @@ pub(super) struct CapabilitiesService {
     offers: Offers,
 }
 
-/// The services that are offered beside the CAS.
-#[derive(Debug, Clone, Default)]
+/// What is offered beside the CAS.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Offers {
     /// Whether clients may write action results.
-    pub(super) updates_results: bool,
-    /// Names of the node properties that an action may ask for on its outputs; `None` if nothing is executed here.
-    pub(super) executes_with: Option<Vec<String>>,
+    pub(super) takes_results: bool,
+    /// Whether actions are executed here.
+    pub(super) executes: bool,
 }
 
 impl CapabilitiesService {
@@ -45,7 +47,7 @@ impl CapabilitiesService {
         self.core.check_instance(&request.instance_name)?;
         Ok(ServerCapabilities {
             cache_capabilities: Some(self.cache()),
-            execution_capabilities: self.execution(),
+            execution_capabilities: self.offers.executes.then(|| self.execution()),
             deprecated_api_version: None,
             low_api_version: Some(version(LOW)),
             high_api_version: Some(version(HIGH)),
@@ -57,7 +59,7 @@ impl CapabilitiesService {
         CacheCapabilities {
             digest_functions: self.digest_functions(),
             action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-                update_enabled: self.offers.updates_results,
+                update_enabled: self.offers.takes_results,
             }),
             max_batch_total_size_bytes: signed(limits.batch_total_bytes_max),
             // Root filesystems are full of absolute links, and inside the sandbox they lead nowhere else.
@@ -67,16 +69,20 @@ impl CapabilitiesService {
         }
     }
 
-    fn execution(&self) -> Option<ExecutionCapabilities> {
-        let supported_node_properties = self.offers.executes_with.clone()?;
-        Some(ExecutionCapabilities {
+    fn execution(&self) -> ExecutionCapabilities {
+        // Any number is a priority to the scheduler. Bazel sends none unless a range is announced.
+        let any = PriorityRange {
+            min_priority: i32::MIN,
+            max_priority: i32::MAX,
+        };
+        ExecutionCapabilities {
             // Older clients read this one only (CAP-5).
             digest_function: value(self.core.functions.first()).into(),
             exec_enabled: true,
-            supported_node_properties,
+            execution_priority_capabilities: Some(PriorityCapabilities { priorities: vec![any] }),
+            supported_node_properties: OUTPUT_PROPERTIES.map(str::to_owned).to_vec(),
             digest_functions: self.digest_functions(),
-            ..Default::default()
-        })
+        }
     }
 
     fn digest_functions(&self) -> Vec<i32> {

@@ -3,17 +3,21 @@
 //! [`Services`] puts together what is offered, over any [`BlobStore`](rootcellar_store::BlobStore), and makes routes of it that any `tonic` server can
 //! serve; [`serve`] is one that is set up for blobs. Nothing here knows how blobs are kept or actions are run.
 
+mod action_cache;
 mod arrivals;
+mod assets;
 mod bytestream;
 mod capabilities;
 mod cas;
 mod core;
+mod execution;
 mod health;
 mod limits;
 mod observe;
 mod serve;
 mod services;
 
+pub use self::execution::ExecutionOptions;
 pub use self::health::Health;
 pub use self::limits::{Limits, UploadLimits};
 pub use self::observe::{Observed, ObservedService};

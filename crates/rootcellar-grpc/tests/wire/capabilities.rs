@@ -60,13 +60,33 @@ async fn the_cache_announces_only_what_it_does() {
     assert!(cache.fast_cdc_2020_params.is_none() && cache.rep_max_cdc_params.is_none());
 }
 
-/// CAP-2.
+/// CAP-2, CAP-6.
 #[tokio::test]
 async fn a_cache_does_not_claim_to_execute() {
+    let setup = Setup {
+        execution: None,
+        ..Setup::default()
+    };
+    let told = capabilities(&setup.start().await, "").await;
+    let cache = told.cache_capabilities.unwrap();
+    assert!(!cache.action_cache_update_capabilities.unwrap().update_enabled);
+    assert!(told.execution_capabilities.is_none());
+}
+
+/// CAP-5, CAP-6, CAP-13, CAP-14.
+#[tokio::test]
+async fn a_server_that_executes_says_with_what() {
     let server = Server::start().await;
     let told = capabilities(&server, "").await;
-    assert!(told.cache_capabilities.is_some());
-    assert!(told.execution_capabilities.is_none());
+    let cache = told.cache_capabilities.unwrap();
+    assert!(cache.action_cache_update_capabilities.unwrap().update_enabled);
+    let execution = told.execution_capabilities.unwrap();
+    assert!(execution.exec_enabled);
+    assert_eq!(execution.digest_function(), Function::Sha256);
+    assert_eq!(execution.digest_functions, cache.digest_functions);
+    assert_eq!(execution.supported_node_properties, ["mtime", "unix_mode"]);
+    let ranges = execution.execution_priority_capabilities.unwrap().priorities;
+    assert!(ranges.iter().all(|range| range.min_priority <= range.max_priority));
 }
 
 /// INST-1, INST-2, GEN-5.

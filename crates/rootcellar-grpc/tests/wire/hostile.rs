@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::Digest;
+use rootcellar_proto::asset::PushBlobRequest;
 use rootcellar_proto::bytestream::ReadRequest;
 use rootcellar_proto::bytestream::byte_stream_client::ByteStreamClient;
+use rootcellar_proto::reapi::{ExecuteRequest, GetActionResultRequest};
 use tonic::Code;
 
 use crate::server::{SHA256, Server, Setup, connect, content, piece, pieces, read_name, refused, write_name};
@@ -81,13 +83,23 @@ async fn slow_readers_hold_up_nobody() {
     still_works(&server).await;
 }
 
-/// A method that does not exist, and a message that is no message.
+/// GEN-6, RAP-8.
 #[tokio::test]
 async fn what_is_not_offered_is_unimplemented() {
-    let server = Server::start().await;
-    let mut client = rootcellar_proto::reapi::execution_client::ExecutionClient::new(server.channel.clone());
-    let request = rootcellar_proto::reapi::ExecuteRequest::default();
-    refused(client.execute(request).await, Code::Unimplemented);
+    let setup = Setup {
+        execution: None,
+        ..Setup::default()
+    };
+    let server = setup.start().await;
+    let execute = server.execution().execute(ExecuteRequest::default()).await;
+    refused(execute, Code::Unimplemented);
+    let result = server
+        .action_cache()
+        .get_action_result(GetActionResultRequest::default())
+        .await;
+    refused(result, Code::Unimplemented);
+    let push = server.push().push_blob(PushBlobRequest::default()).await;
+    refused(push, Code::Unimplemented);
 }
 
 /// MD-1: metadata that cannot be read is ignored.

@@ -4,12 +4,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod action_cache;
+mod assets;
 mod bytestream_query;
 mod bytestream_read;
 mod bytestream_write;
 mod capabilities;
 mod cas;
+mod execution;
 mod get_tree;
 mod health;
 mod hostile;
+mod operations;
+mod reflection;
 mod server;
+mod slow;
+mod worker;

@@ -5,15 +5,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
-use rootcellar_grpc::server::{Limits, Served, Services, Transport, serve};
+use rootcellar_grpc::server::{ExecutionOptions, Limits, Served, Services, Transport, serve};
+use rootcellar_proto::asset::fetch_client::FetchClient;
+use rootcellar_proto::asset::push_client::PushClient;
 use rootcellar_proto::bytestream::byte_stream_client::ByteStreamClient;
 use rootcellar_proto::bytestream::{ReadRequest, WriteRequest};
+use rootcellar_proto::longrunning::operations_client::OperationsClient;
 use rootcellar_proto::reapi;
+use rootcellar_proto::reapi::action_cache_client::ActionCacheClient;
 use rootcellar_proto::reapi::capabilities_client::CapabilitiesClient;
 use rootcellar_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use rootcellar_reapi::Functions;
+use rootcellar_proto::reapi::execution_client::ExecutionClient;
 use rootcellar_reapi::functions::to_proto;
-use rootcellar_store::{BlobStore, BlobStoreExt as _, MemoryStore, Spool};
+pub(crate) use rootcellar_reapi::resource_name::blob_name;
+use rootcellar_reapi::{ActionCache, ActionCacheOptions, AssetIndex, AssetOptions, Functions};
+use rootcellar_scheduler::{Dispatcher, MonotonicClock, Policy};
+use rootcellar_store::{BlobStore, BlobStoreExt as _, MemoryRecords, MemoryStore, Spool, SystemClock};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +32,7 @@ pub(crate) const SHA256: DigestFunction = DigestFunction::Sha256;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<dyn BlobStore>,
+    pub(crate) dispatcher: Dispatcher,
     pub(crate) channel: Channel,
     stop: Option<oneshot::Sender<()>>,
     spool_dir: tempfile::TempDir,
@@ -35,6 +43,10 @@ pub(crate) struct Setup {
     pub(crate) store: Arc<dyn BlobStore>,
     pub(crate) functions: Functions,
     pub(crate) limits: Limits,
+    /// Whether clients may write action results.
+    pub(crate) takes_results: bool,
+    /// `None` offers the CAS alone.
+    pub(crate) execution: Option<ExecutionOptions>,
 }
 
 impl Default for Setup {
@@ -43,15 +55,23 @@ impl Default for Setup {
             store: Arc::new(MemoryStore::new(1 << 30)),
             functions: Functions::new(DigestFunction::ALL.to_vec()).unwrap(),
             limits: Limits::default(),
+            takes_results: true,
+            execution: Some(ExecutionOptions::default()),
         }
     }
 }
 
 impl Setup {
-    pub(crate) async fn start(self) -> Server {
+    pub(crate) async fn start(mut self) -> Server {
         let spool_dir = tempfile::tempdir().unwrap();
-        let services = Services::new(self.store.clone(), Spool::new(spool_dir.path()), self.functions);
-        let Served { routes, health } = services.with_limits(self.limits).build();
+        let services = Services::new(self.store.clone(), Spool::new(spool_dir.path()), self.functions.clone());
+        let services = services.with_limits(self.limits.clone());
+        let dispatcher = Dispatcher::new(Policy::default(), Arc::new(MonotonicClock::start()));
+        let services = match self.execution.take() {
+            Some(options) => self.complete(services).with_execution(dispatcher.clone(), options),
+            None => services,
+        };
+        let Served { routes, health } = services.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -62,10 +82,25 @@ impl Setup {
         Server {
             address,
             store: self.store,
+            dispatcher,
             channel: connect(address).await,
             stop: Some(stop),
             spool_dir,
         }
+    }
+
+    fn complete(&self, services: Services) -> Services {
+        let clock = Arc::new(SystemClock);
+        let records = Arc::new(MemoryRecords::new(64 << 20, clock.clone()));
+        let cache = ActionCache::new(records.clone(), self.store.clone(), ActionCacheOptions::default());
+        let options = AssetOptions {
+            functions: self.functions.clone(),
+            ..AssetOptions::default()
+        };
+        let assets = AssetIndex::new(records, self.store.clone(), clock, options);
+        services
+            .with_action_cache(cache, self.takes_results)
+            .with_assets(assets)
     }
 }
 
@@ -90,6 +125,31 @@ impl Server {
 
     pub(crate) fn bytes(&self) -> ByteStreamClient<Channel> {
         ByteStreamClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn action_cache(&self) -> ActionCacheClient<Channel> {
+        ActionCacheClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn execution(&self) -> ExecutionClient<Channel> {
+        ExecutionClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn operations(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn fetch(&self) -> FetchClient<Channel> {
+        FetchClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn push(&self) -> PushClient<Channel> {
+        PushClient::new(self.channel.clone())
+    }
+
+    /// Stores a message without the wire.
+    pub(crate) async fn hold_message(&self, message: &impl prost::Message) -> Digest {
+        self.hold(SHA256, message.encode_to_vec()).await
     }
 
     /// Asks the server to shut down.
@@ -155,7 +215,7 @@ pub(crate) fn proto(digest: Digest) -> reapi::Digest {
 
 /// `blobs/[{function}/]{hash}/{size}`.
 pub(crate) fn read_name(digest: Digest) -> String {
-    rootcellar_reapi::resource_name::blob_name(&digest)
+    blob_name(&digest)
 }
 
 /// `uploads/{upload}/blobs/[{function}/]{hash}/{size}`.
