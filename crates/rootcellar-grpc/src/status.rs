@@ -9,6 +9,7 @@ use prost::Message as _;
 use prost_types::Any;
 use rootcellar_proto::rpc;
 use rootcellar_reapi::{Error, ErrorKind};
+use tokio::task::JoinError;
 use tonic::{Code, Status};
 
 /// Bytes of details in a trailer. Many clients take 8 KiB of headers in all; a call whose trailers are larger fails for them
@@ -59,6 +60,15 @@ fn with_retry_delay(mut status: rpc::Status) -> rpc::Status {
 pub(crate) fn from_wire(status: &Status) -> Error {
     Error::new(kind_of(status.code()), status.message())
 }
+
+/// The error of a call whose task panicked. What the panic said is for the log only.
+pub(crate) fn from_panic(panic: &JoinError) -> Error {
+    tracing::error!(%panic, "a task of a call did not end");
+    Error::new(ErrorKind::Internal, BUG)
+}
+
+/// What a client is told of a panic.
+pub(crate) const BUG: &str = "the server met a bug in itself; its log says more";
 
 /// An error of the scheduler, as the API tells it.
 pub(crate) fn from_scheduler(error: rootcellar_scheduler::Error) -> Error {

@@ -20,6 +20,8 @@ use tower::{Layer, Service};
 use tracing::field::{Empty, display};
 use tracing::{Instrument as _, Span};
 
+use crate::status::BUG;
+
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
 /// Characters of a client's own words that go into a log line.
@@ -62,7 +64,7 @@ where
         let guarded = AssertUnwindSafe(call).catch_unwind().map(|outcome| {
             outcome.unwrap_or_else(|panic| {
                 tracing::error!(panic = text_of(&*panic), "a handler panicked");
-                Ok(Status::internal("the server met a bug in itself; its log says more").into_http())
+                Ok(Status::internal(BUG).into_http())
             })
         });
         guarded.instrument(span).boxed()

@@ -38,6 +38,9 @@ pub struct Transport {
     /// Streams of one connection that may end in a protocol error, 65,536. An upload that ends early, because the blob
     /// exists, can count as one: its client still sends. The usual bound of 1,024 would cut long-lived clients off.
     pub stream_errors_max: usize,
+    /// Calls of one connection that were opened and given up before they were looked at, 1,024. Builds that end early give
+    /// up hundreds at once; the usual bound of 20 would cut them off.
+    pub unseen_aborts_max: usize,
     /// How long calls under way may take after shutdown was asked for, 30 s.
     pub drain_max: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for Transport {
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             stream_errors_max: 65_536,
+            unseen_aborts_max: 1024,
             drain_max: Duration::from_secs(30),
         }
     }
@@ -69,6 +73,7 @@ impl Transport {
             .http2_keepalive_interval(Some(self.keepalive_interval))
             .http2_keepalive_timeout(Some(self.keepalive_timeout))
             .http2_max_local_error_reset_streams(Some(self.stream_errors_max))
+            .http2_max_pending_accept_reset_streams(Some(self.unseen_aborts_max))
     }
 }
 

@@ -6,35 +6,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::bytestream::WriteRequest;
-use tokio::sync::mpsc;
+use rootcellar_proto::reapi::{BatchUpdateBlobsRequest, batch_update_blobs_request};
 use tonic::{Code, Request};
 
-use crate::server::{SHA256, Server, content, piece, pieces, read_name, refused, write_name};
-
-/// A write that is fed message by message.
-struct Feed {
-    messages: mpsc::Sender<WriteRequest>,
-    reply: tokio::task::JoinHandle<Result<i64, tonic::Status>>,
-}
-
-impl Feed {
-    fn open(server: &Server) -> Self {
-        let (messages, mut fed) = mpsc::channel(1);
-        let mut client = server.bytes();
-        let stream = stream::poll_fn(move |cx| fed.poll_recv(cx));
-        let reply = tokio::spawn(async move { Ok(client.write(stream).await?.into_inner().committed_size) });
-        Self { messages, reply }
-    }
-
-    async fn send(&self, message: WriteRequest) {
-        self.messages.send(message).await.unwrap();
-    }
-
-    async fn close(self) -> Result<i64, tonic::Status> {
-        drop(self.messages);
-        self.reply.await.unwrap()
-    }
-}
+use crate::feed::Feed;
+use crate::server::{SHA256, Server, content, piece, pieces, proto, read_name, refused, write_name};
 
 /// WR-6, WR-16: pieces of any size, one byte included.
 #[tokio::test]
@@ -284,6 +260,54 @@ async fn a_write_ends_early_when_another_one_completes_the_blob() {
         assert_eq!(slow.reply.await.unwrap().unwrap(), i64::try_from(len).unwrap());
     }
     assert_eq!(server.spooled_files(), 0);
+}
+
+/// WR-7, WR-12: the copy comes in a batch.
+#[tokio::test]
+async fn a_write_ends_early_when_a_batch_brings_the_blob() {
+    let server = Server::start().await;
+    let data = content(1000, 1);
+    let digest = Digest::of(SHA256, &data);
+    let slow = Feed::open(&server);
+    slow.send(piece(&write_name("slow", digest), 0, data.slice(..10))).await;
+    until_known(&server, &write_name("slow", digest)).await;
+    let item = batch_update_blobs_request::Request {
+        digest: Some(proto(digest)),
+        data,
+        compressor: 0,
+    };
+    let batch = BatchUpdateBlobsRequest {
+        requests: vec![item],
+        ..Default::default()
+    };
+    server.cas().batch_update_blobs(batch).await.unwrap();
+    assert_eq!(slow.reply.await.unwrap().unwrap(), 1000);
+}
+
+/// WR-15, BU-3: a store without room says so.
+#[tokio::test]
+async fn a_blob_that_does_not_fit_is_resource_exhausted() {
+    let setup = crate::server::Setup {
+        store: std::sync::Arc::new(rootcellar_store::MemoryStore::new(10_000)),
+        ..Default::default()
+    };
+    let server = setup.start().await;
+    let data = content(20_000, 1);
+    let digest = Digest::of(SHA256, &data);
+    let write = server.write(pieces(&write_name("u", digest), &data, 5000)).await;
+    refused(write, Code::ResourceExhausted);
+    let item = batch_update_blobs_request::Request {
+        digest: Some(proto(digest)),
+        data,
+        compressor: 0,
+    };
+    let batch = BatchUpdateBlobsRequest {
+        requests: vec![item],
+        ..Default::default()
+    };
+    let reply = server.cas().batch_update_blobs(batch).await.unwrap().into_inner();
+    let status = reply.responses[0].status.as_ref().unwrap();
+    assert_eq!(Code::from_i32(status.code), Code::ResourceExhausted);
 }
 
 /// WR-12, RN-7: one UUID, many blobs, and the same blob many times.

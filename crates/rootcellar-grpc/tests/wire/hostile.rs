@@ -26,6 +26,28 @@ async fn ten_thousand_abandoned_uploads_leave_little_behind() {
     still_works(&server).await;
 }
 
+/// Writes, reads and executions that are given up at once, hundreds on one connection.
+#[tokio::test]
+async fn calls_that_are_given_up_at_once_leave_nothing_behind() {
+    let server = Server::start().await;
+    let digest = Digest::of(SHA256, b"x");
+    for round in 0..20 {
+        let mut calls = Vec::new();
+        for n in 0..200 {
+            let mut client = server.bytes();
+            let name = format!("uploads/{round}-{n}/blobs/{}/{}", digest.hash_hex(), 1_u64 << 40);
+            let open = stream::iter([piece(&name, 0, content(10, 1))]).chain(stream::pending());
+            calls.push(tokio::spawn(async move { client.write(open).await }));
+        }
+        tokio::task::yield_now().await;
+        for call in &calls {
+            call.abort();
+        }
+    }
+    still_works(&server).await;
+    assert!(server.spooled_files() <= 256);
+}
+
 /// Uploads beyond the bound are told to come back, with a delay (GEN-1).
 #[tokio::test]
 async fn uploads_beyond_the_bound_are_told_to_come_back() {

@@ -6,17 +6,21 @@
 
 mod action_cache;
 mod assets;
+mod bytestream_model;
 mod bytestream_query;
 mod bytestream_read;
 mod bytestream_write;
 mod capabilities;
 mod cas;
 mod execution;
+mod faulty;
+mod feed;
 mod get_tree;
 mod health;
 mod hostile;
 mod operations;
 mod reflection;
 mod server;
+mod shutdown;
 mod slow;
 mod worker;

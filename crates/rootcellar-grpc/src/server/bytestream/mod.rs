@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 use self::uploads::Uploads;
 use super::core::Core;
 use super::signed;
-use crate::status::refuse;
+use crate::status::{from_panic, refuse};
 
 const RESOURCE_NAME_HEADER: &str = "build.bazel.remote.execution.v2.resource-name";
 
@@ -80,7 +80,7 @@ impl ByteStream for ByteStreamService {
         let write = write::Write::new(self.core.clone(), self.uploads.clone(), messages);
         let outcome = tokio::spawn(write.run(metadata).in_current_span())
             .await
-            .map_err(|panic| Status::internal(format!("the write did not end: {panic}")))?;
+            .unwrap_or_else(|panic| Err(from_panic(&panic)));
         outcome.map(Response::new).map_err(refuse)
     }
 

@@ -25,7 +25,7 @@ use rootcellar_digest::Digest;
 use rootcellar_proto::longrunning::Operation;
 use rootcellar_proto::reapi::execution_server::Execution as ExecutionApi;
 use rootcellar_proto::reapi::{ExecuteRequest, WaitExecutionRequest};
-use rootcellar_reapi::{ActionCache, Error, ErrorKind, Inlining, InstanceName, Result};
+use rootcellar_reapi::{ActionCache, Inlining, InstanceName, Result};
 use rootcellar_scheduler::{Dispatcher, OperationWatch, failed};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle};
@@ -39,7 +39,7 @@ use self::pending::Pending;
 use self::prepare::Wanted;
 use self::updates::Updates;
 use super::core::Core;
-use crate::status::{TRAILER_DETAILS_BYTES_MAX, from_scheduler, refuse};
+use crate::status::{TRAILER_DETAILS_BYTES_MAX, from_panic, from_scheduler, refuse};
 
 type Operations = BoxStream<'static, Result<Operation, Status>>;
 
@@ -175,10 +175,7 @@ fn operation_name(instance: &InstanceName) -> Arc<str> {
 }
 
 fn joined<T>(outcome: Result<Result<T>, JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|panic| {
-        let reason = format!("looking at the action did not end: {panic}");
-        Err(Error::new(ErrorKind::Internal, reason))
-    })
+    outcome.unwrap_or_else(|panic| Err(from_panic(&panic)))
 }
 
 /// Answers Execution calls.
