@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::Digest;
+use rustix::io::Errno;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -56,8 +58,15 @@ pub struct Blob {
 
 enum Body {
     Bytes(Bytes),
-    File { file: Arc<File>, start: u64 },
+    File { source: Source, start: u64 },
     Stream(BoxStream<'static, Result<Bytes>>),
+}
+
+/// An open file, and who wants to know if it cannot be read.
+#[derive(Clone)]
+struct Source {
+    file: Arc<File>,
+    on_damage: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// Bytes read from a file at once: large enough to make the change of threads cheap, small enough for a thousand readers.
@@ -84,11 +93,21 @@ impl Blob {
     /// Wraps an open file in which the blob's first byte lies at `blob_start`.
     pub fn from_file(digest: Digest, range: Range<u64>, file: Arc<File>, blob_start: u64) -> Self {
         let start = blob_start + range.start;
+        let source = Source { file, on_damage: None };
         Self {
             digest,
             range,
-            body: Body::File { file, start },
+            body: Body::File { source, start },
         }
+    }
+
+    /// Has `on_damage` called if the file turns out to be cut off or unreadable, on a thread that may block.
+    #[must_use]
+    pub fn on_damage(mut self, on_damage: impl Fn() + Send + Sync + 'static) -> Self {
+        if let Body::File { source, .. } = &mut self.body {
+            source.on_damage = Some(Arc::new(on_damage));
+        }
+        self
     }
 
     /// Wraps a stream, whose source verifies what it sends.
@@ -148,20 +167,20 @@ impl Blob {
         match self.body {
             Body::Bytes(bytes) if bytes.is_empty() => stream::empty().boxed(),
             Body::Bytes(bytes) => stream::once(async { Ok(bytes) }).boxed(),
-            Body::File { file, start } => read_pieces(digest, file, start..start + len),
+            Body::File { source, start } => read_pieces(digest, source, start..start + len),
             Body::Stream(stream) => stream,
         }
     }
 }
 
-fn read_pieces(digest: Digest, file: Arc<File>, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+fn read_pieces(digest: Digest, source: Source, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
     let next_piece = move |at: u64| {
-        let (file, len) = (file.clone(), (range.end - at).min(FILE_PIECE_BYTES));
+        let (source, len) = (source.clone(), (range.end - at).min(FILE_PIECE_BYTES));
         async move {
             if len == 0 {
                 return Ok(None);
             }
-            let piece = tokio::task::spawn_blocking(move || read_piece(digest, &file, at, len))
+            let piece = tokio::task::spawn_blocking(move || source.read_piece(digest, at, len))
                 .await
                 .expect("reading a file does not panic, and the runtime outlives its streams")?;
             Ok(Some((piece, at + len)))
@@ -170,15 +189,27 @@ fn read_pieces(digest: Digest, file: Arc<File>, range: Range<u64>) -> BoxStream<
     stream::try_unfold(range.start, next_piece).boxed()
 }
 
-fn read_piece(digest: Digest, file: &File, at: u64, len: u64) -> Result<Bytes> {
-    let mut piece = vec![0; usize::try_from(len).expect("a piece is small")];
-    file.read_exact_at(&mut piece, at).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            Error::new(ErrorKind::DataLoss, "get", "the stored file is shorter than the blob").on(digest)
-        }
-        _ => Error::io("get", "reading the stored file", error).on(digest),
-    })?;
-    Ok(piece.into())
+impl Source {
+    fn read_piece(&self, digest: Digest, at: u64, len: u64) -> Result<Bytes> {
+        let mut piece = vec![0; usize::try_from(len).expect("a piece is small")];
+        self.file.read_exact_at(&mut piece, at).map_err(|error| {
+            if !is_damage(&error) {
+                return Error::io("get", "reading the stored file", error).on(digest);
+            }
+            if let Some(on_damage) = &self.on_damage {
+                on_damage();
+            }
+            Error::new(ErrorKind::DataLoss, "get", "the stored file is cut off or unreadable")
+                .on(digest)
+                .caused_by(error)
+        })?;
+        Ok(piece.into())
+    }
+}
+
+/// Whether an error of reading a blob's file means that bytes are lost, not that the machine is busy.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 impl fmt::Debug for Blob {

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt as _;
 
 use rootcellar_digest::{Digest, Hasher};
 
+use crate::blob::is_damage;
+
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// What hashing a file showed.
@@ -37,7 +39,7 @@ pub(super) fn check(digest: Digest, file: &File) -> io::Result<Check> {
                 at += len as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_bad_medium(&error) => return Ok(Check::Damaged(format!("at byte {at}: {error}"))),
+            Err(error) if is_damage(&error) => return Ok(Check::Damaged(format!("at byte {at}: {error}"))),
             Err(error) => return Err(error),
         }
     }
@@ -46,9 +48,4 @@ pub(super) fn check(digest: Digest, file: &File) -> io::Result<Check> {
         Ok(found) => Check::Damaged(format!("the content has the digest {found}")),
         Err(error) => Check::Damaged(error.to_string()),
     })
-}
-
-/// Whether an error of reading means that the bytes are lost, not that the machine is busy.
-pub(super) fn is_bad_medium(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }

@@ -12,7 +12,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use rootcellar_digest::{Digest, DigestFunction};
@@ -29,19 +29,16 @@ const COPY_PIECE_BYTES: usize = 256 * 1024;
 pub(super) struct Loose {
     root: PathBuf,
     tmp: PathBuf,
-    /// Whether content and names are made durable one by one.
-    is_synced: bool,
-    /// The functions whose 256 directories exist.
-    prepared: Mutex<HashSet<DigestFunction>>,
+    /// Guards the set of directories whose own names are known to be durable: 256 for each function at the most.
+    durable_dirs: Mutex<HashSet<PathBuf>>,
 }
 
 impl Loose {
-    pub(super) fn new(root: PathBuf, tmp: PathBuf, is_synced: bool) -> Self {
+    pub(super) fn new(root: PathBuf, tmp: PathBuf) -> Self {
         Self {
             root,
             tmp,
-            is_synced,
-            prepared: Mutex::default(),
+            durable_dirs: Mutex::default(),
         }
     }
 
@@ -77,7 +74,6 @@ impl Loose {
 
     /// Writes a blob's content beside the published ones.
     pub(super) fn stage(&self, blob: &Verified, now: SystemTime) -> io::Result<Staged> {
-        self.prepare(blob.digest().function())?;
         let (file, path) = match blob.content() {
             Content::Bytes(bytes) => {
                 let (mut file, path) = self.temporary()?;
@@ -91,13 +87,38 @@ impl Loose {
             file,
             path,
         };
-        staged.finish(now, self.is_synced)?;
+        staged.finish(now)?;
         Ok(staged)
     }
 
     /// Publishes staged content under its name.
     pub(super) fn publish(&self, staged: &Staged) -> io::Result<()> {
-        fs::hard_link(staged.path(), self.path(staged.digest))
+        let path = self.path(staged.digest);
+        match fs::hard_link(staged.path(), &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The first blob in its directory.
+                fs::create_dir_all(self.dir(staged.digest))?;
+                fs::hard_link(staged.path(), path)
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the names in a blobs' directory durable, and its own name, whoever made it.
+    pub(super) fn sync_dir(&self, dir: PathBuf) -> io::Result<()> {
+        File::open(&dir)?.sync_all()?;
+        if self.durable_dirs().contains(&dir) {
+            return Ok(());
+        }
+        for parent in dir.ancestors().skip(1).take(2) {
+            File::open(parent)?.sync_all()?;
+        }
+        self.durable_dirs().insert(dir);
+        Ok(())
+    }
+
+    fn durable_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies staged content that lies on another filesystem to this one.
@@ -116,35 +137,13 @@ impl Loose {
             file: Arc::new(file),
             path: StagedPath::Own(path),
         };
-        copy.finish(now, self.is_synced)?;
+        copy.finish(now)?;
         Ok(copy)
     }
 
     fn temporary(&self) -> io::Result<(File, TempPath)> {
         let named = tempfile::Builder::new().prefix("put-").tempfile_in(&self.tmp)?;
         Ok(named.into_parts())
-    }
-
-    /// Makes the directories of a function on its first blob.
-    fn prepare(&self, function: DigestFunction) -> io::Result<()> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if prepared.contains(&function) {
-            return Ok(());
-        }
-        let dir = self.root.join(function.name());
-        fs::create_dir_all(&dir)?;
-        for fan in 0..=u8::MAX {
-            match fs::create_dir(dir.join(format!("{fan:02x}"))) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-        }
-        if self.is_synced {
-            File::open(&dir)?.sync_all()?;
-            File::open(&self.root)?.sync_all()?;
-        }
-        prepared.insert(function);
-        Ok(())
     }
 }
 
@@ -187,13 +186,14 @@ impl Staged {
         }
     }
 
-    fn finish(&self, now: SystemTime, is_synced: bool) -> io::Result<()> {
+    fn finish(&self, now: SystemTime) -> io::Result<()> {
         self.file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        self.file.set_modified(now)?;
-        if is_synced {
-            self.file.sync_data()?;
-        }
-        Ok(())
+        self.file.set_modified(now)
+    }
+
+    /// Makes the content durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// When the kernel last changed the file's inode: at the publication, once published.

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! A put waits for its turn (`index.rs`: one put of a blob at a time), makes room, writes, syncs if so chosen, publishes with
-//! `link(2)` and only then enters the index (`put.rs`). The index is in memory; a start rebuilds it from the files
-//! (`recover.rs`). A blob's first read after a start hashes it (`get.rs`). A thread writes uses to the files' times and syncs
-//! in intervals (`keeper.rs`). Everything that blocks runs on the runtime's threads for that, a bounded number at a time.
+//! `link(2)` and only then enters the index (`put.rs`, `publish.rs`). The index is in memory; a start rebuilds it from the files
+//! (`recover.rs`). A blob's first read after a start hashes it (`first_read.rs`). A thread writes uses to the files' times and syncs
+//! in intervals (`keeper.rs`, `sync.rs`). Everything that blocks runs on the runtime's threads for that, a bounded number at a time.
 //!
 //! What each step promises about crashes is argued in `docs/design/0001-loose-layout.md`.
 
 mod check;
+mod first_read;
 mod get;
 mod home;
 mod index;
@@ -24,10 +25,12 @@ mod lease;
 mod loose;
 mod mark;
 mod options;
+mod publish;
 mod put;
 mod recover;
 mod shared;
 mod statistics;
+mod sync;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -7,17 +7,13 @@
 //! The steps in brackets are those of [`Durability::Always`](super::Durability::Always). A blob that another put has claimed is
 //! waited for, and put after all if that one failed. A caller that goes away changes nothing: a job on the disk ends by itself.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rootcellar_digest::Digest;
 
 use super::index::{ClaimEnd, Claimed, NoRoom};
-use super::loose::{Staged, charge};
-use super::mark::KernelTime;
+use super::loose::charge;
+use super::publish::Batch;
 use super::shared::Shared;
 use crate::{Error, ErrorKind, Result, Verified};
 
@@ -72,84 +68,18 @@ impl Shared {
     }
 
     fn publish_batch(&self, items: &[Item]) -> Vec<(usize, Result<()>)> {
+        let mut batch = Batch::new(self);
         let gate = self.gate();
-        let publish = |(at, blob): &Item| (*at, gate.check().and_then(|()| self.publish_one(blob)));
-        let published: Vec<(usize, Result<Published<'_>>)> = items.iter().map(publish).collect();
-        let synced = self.sync_names(&published);
+        for (at, blob) in items {
+            let outcome = gate.check().and_then(|()| batch.publish(blob));
+            batch.push(*at, outcome);
+        }
+        batch.sync_names();
         drop(gate);
-        if let Err(error) = &synced {
-            self.shut_after_failed_sync(error);
-        }
-        let enter = |(at, outcome): (usize, Result<Published<'_>>)| {
-            let outcome = outcome.and_then(|published| match &synced {
-                Ok(()) => {
-                    published.room.enter();
-                    Ok(())
-                }
-                Err(_) => Err(self.withdraw(published.digest)),
-            });
-            (at, outcome)
-        };
-        published.into_iter().map(enter).collect()
+        batch.end()
     }
 
-    fn publish_one(&self, blob: &Verified) -> Result<Published<'_>> {
-        let digest = blob.digest();
-        let room = self.make_room(digest)?;
-        let writing = |error| Error::io("put", "writing the blob's file", error).on(digest);
-        let staged = self.loose.stage(blob, self.clock.now()).map_err(writing)?;
-        let staged = self.link(staged).map_err(writing)?;
-        self.set_dirty();
-        // The index counts these bytes: until it has the blob, as reserved.
-        staged.hand_over();
-        let changed = staged.changed().map_err(writing)?;
-        Ok(Published { digest, changed, room })
-    }
-
-    /// Gives staged content its name.
-    fn link(&self, staged: Staged) -> io::Result<Staged> {
-        match self.loose.publish(&staged) {
-            Ok(()) => Ok(staged),
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                let copy = self.loose.copy_here(&staged, self.clock.now())?;
-                self.link(copy)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.replace_stray(staged),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A file that the index does not know of lies where the blob belongs: what could not be removed when it was damaged or
-    /// evicted. It goes.
-    fn replace_stray(&self, staged: Staged) -> io::Result<Staged> {
-        let digest = staged.digest();
-        tracing::warn!(%digest, "replacing a file that lies where a new blob belongs");
-        self.loose.remove(digest)?;
-        self.loose.publish(&staged)?;
-        Ok(staged)
-    }
-
-    /// In the mode that syncs each put: makes the names of what was published durable, each directory once.
-    fn sync_names(&self, published: &[(usize, Result<Published<'_>>)]) -> io::Result<()> {
-        let done = published.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
-        if !self.is_synced {
-            let earliest = done.map(|published| published.changed).min();
-            return earliest.map_or(Ok(()), |changed| self.keep_mark_before(changed));
-        }
-        let dirs: BTreeSet<PathBuf> = done.map(|published| self.loose.dir(published.digest)).collect();
-        dirs.iter().try_for_each(|dir| File::open(dir)?.sync_all())
-    }
-
-    /// Takes back a blob whose name may not survive a crash.
-    fn withdraw(&self, digest: Digest) -> Error {
-        if let Err(error) = self.loose.remove(digest) {
-            tracing::error!(%digest, %error, "a blob that was not acknowledged stays until the next start");
-        }
-        let refusal = self.gate().check().expect_err("the gate was shut for the failed sync");
-        refusal.on(digest)
-    }
-
-    fn make_room(&self, digest: Digest) -> Result<Room<'_>> {
+    pub(super) fn make_room(&self, digest: Digest) -> Result<Room<'_>> {
         let bytes = charge(digest);
         let full = |reason: String| Error::new(ErrorKind::Exhausted, "put", reason).on(digest);
         let bytes_max = self.bytes_max();
@@ -184,23 +114,15 @@ impl Drop for PutClaims {
     }
 }
 
-/// A blob's file has its name; the index does not know of it yet.
-struct Published<'a> {
-    digest: Digest,
-    /// When the kernel says that was.
-    changed: KernelTime,
-    room: Room<'a>,
-}
-
 /// Room for a blob. Dropping it gives the room back.
-struct Room<'a> {
-    shared: &'a Shared,
+pub(super) struct Room<'a> {
+    pub(super) shared: &'a Shared,
     digest: Digest,
 }
 
 impl Room<'_> {
     /// Turns the room into the blob's own.
-    fn enter(self) {
+    pub(super) fn enter(self) {
         let now = self.shared.clock.now();
         self.shared.index().enter(self.digest, now);
         std::mem::forget(self);

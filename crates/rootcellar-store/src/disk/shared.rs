@@ -1,11 +1,11 @@
-//! What every operation of a store on disk shares, and the store's beginning and end.
+//! What every operation of a store on disk shares, and the store's beginning.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rootcellar_digest::Digest;
@@ -14,11 +14,12 @@ use tokio::sync::Semaphore;
 use super::home::{Home, opening};
 use super::index::Index;
 use super::loose::Loose;
-use super::mark::{self, KernelTime, Mark, State};
+use super::mark::{KernelTime, Mark};
 use super::options::{DiskOptions, Durability};
 use super::recover::{Past, recover};
 use super::statistics::DiskStatistics;
-use crate::{ByteCounter, Clock, Error, ErrorKind, Result, Spool};
+use super::sync::{Gate, begin};
+use crate::{ByteCounter, Clock, Result, Spool};
 
 pub(super) struct Shared {
     pub(super) home: Home,
@@ -34,30 +35,13 @@ pub(super) struct Shared {
     /// Turns on the disk.
     jobs: Arc<Semaphore>,
     /// Guards whether puts are accepted: read by those who publish while they do, written to stop them.
-    gate: RwLock<Gate>,
+    pub(super) gate: RwLock<Gate>,
     /// Guards the sync mark's file, and knows what it says. Held while syncing.
-    mark: Mutex<Mark>,
+    pub(super) mark: Mutex<Mark>,
     /// What the mark will say once the sync under way has ended, else what it says. Held for moments.
-    began: Mutex<KernelTime>,
+    pub(super) began: Mutex<KernelTime>,
     /// Whether something was published since the last sync began.
-    is_dirty: AtomicBool,
-}
-
-/// Whether puts are accepted.
-#[derive(Debug)]
-pub(super) enum Gate {
-    Open,
-    /// No, and the reason.
-    Shut(ErrorKind, String),
-}
-
-impl Gate {
-    pub(super) fn check(&self) -> Result<()> {
-        match self {
-            Self::Open => Ok(()),
-            Self::Shut(kind, reason) => Err(Error::new(*kind, "put", reason.clone())),
-        }
-    }
+    pub(super) is_dirty: AtomicBool,
 }
 
 impl Shared {
@@ -68,7 +52,7 @@ impl Shared {
         fs::create_dir_all(&root).map_err(|error| opening(dir, "making loose/", error))?;
         empty(&tmp).map_err(|error| opening(dir, "emptying tmp/", error))?;
         let is_synced = options.durability == Durability::Always;
-        let loose = Loose::new(root, tmp.clone(), is_synced);
+        let loose = Loose::new(root, tmp.clone());
         let past = Past::read(&home).map_err(|error| opening(dir, "reading the sync mark", error))?;
         let index = restore(&home, &loose, &options, &past, clock.now())?;
         let is_durable = index.blobs() == 0 || past.covers_everything();
@@ -98,10 +82,6 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn gate(&self) -> RwLockReadGuard<'_, Gate> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs `work` where it may block. It runs to its end even if the caller goes away.
     pub(super) async fn hop<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + Send + 'static) -> T {
         let turn = self.jobs.clone().acquire_owned().await;
@@ -120,91 +100,6 @@ impl Shared {
     /// Bytes under the directory that the index does not know of.
     pub(super) fn other_bytes(&self) -> u64 {
         self.spooled.bytes().saturating_add(self.others.bytes())
-    }
-
-    /// Says that there is something to sync.
-    pub(super) fn set_dirty(&self) {
-        self.is_dirty.store(true, Ordering::Release);
-    }
-
-    /// Syncs what was published since the last time, if anything was. Blocks. Puts are refused if it fails.
-    pub(super) fn sync_dirty(&self) {
-        if !self.is_dirty.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        if let Err(error) = self.sync(State::Open) {
-            self.shut_after_failed_sync(&error);
-        }
-    }
-
-    fn sync(&self, state: State) -> io::Result<()> {
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let began = mark::kernel_time(&self.home)?;
-        // Before the sync begins: who does not see this time has published before, and is synced.
-        *self.began() = began;
-        self.home.sync_filesystem()?;
-        let next = Mark {
-            began,
-            state,
-            ..mark.clone()
-        };
-        next.write(&self.home)?;
-        *mark = next;
-        Ok(())
-    }
-
-    /// Keeps the mark honest about a file published at `changed`, even if the kernel's clock was set back since the mark.
-    pub(super) fn keep_mark_before(&self, changed: KernelTime) -> io::Result<()> {
-        if changed >= *self.began() {
-            return Ok(());
-        }
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        if changed >= mark.began {
-            return Ok(());
-        }
-        let next = Mark {
-            began: changed,
-            ..mark.clone()
-        };
-        next.write(&self.home)?;
-        *mark = next;
-        *self.began() = changed;
-        Ok(())
-    }
-
-    fn began(&self) -> MutexGuard<'_, KernelTime> {
-        self.began.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Refuses puts until the next start, because what is on the disk is not known any more.
-    pub(super) fn shut_after_failed_sync(&self, error: &io::Error) {
-        let dir = self.home.path().display();
-        let reason = format!("{dir} could not be synced ({error}); look at the disk, then restart the store");
-        tracing::error!("no more puts are acknowledged: {reason}");
-        self.shut(ErrorKind::Internal, reason);
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        mark.state = State::Failed;
-        if let Err(error) = mark.write(&self.home) {
-            tracing::error!(%error, "the next start will not know that this sync failed");
-        }
-    }
-
-    fn shut(&self, kind: ErrorKind, reason: String) {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        if let Gate::Open = *gate {
-            *gate = Gate::Shut(kind, reason);
-        }
-    }
-
-    /// Waits for puts under way, refuses later ones, and syncs. Blocks.
-    pub(super) fn close(&self) -> Result<()> {
-        self.shut(ErrorKind::Unavailable, "the store is closed".to_owned());
-        if let Gate::Shut(ErrorKind::Internal, reason) = &*self.gate() {
-            return Err(Error::new(ErrorKind::Internal, "close", reason.clone()));
-        }
-        self.write_uses();
-        self.sync(State::Clean)
-            .map_err(|error| Error::io("close", format!("syncing {}", self.home.path().display()), error))
     }
 
     /// Writes uses to the files' times, for the next start. Blocks.
@@ -293,20 +188,4 @@ fn restore(home: &Home, loose: &Loose, options: &DiskOptions, past: &Past, now: 
         "opened a store"
     );
     Ok(index)
-}
-
-/// Makes all that is there durable, if it is not, and says so.
-fn begin(home: &Home, boot: String, is_synced: bool, is_durable: bool) -> io::Result<Mark> {
-    let began = mark::kernel_time(home)?;
-    if !is_durable {
-        home.sync_filesystem()?;
-    }
-    let mark = Mark {
-        boot,
-        began,
-        state: State::Open,
-        is_synced,
-    };
-    mark.write(home)?;
-    Ok(mark)
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::DigestFunction;
 use rootcellar_store::testing::Seeded;
 use rootcellar_store::{BlobStore as _, BlobStoreExt as _, ByteRange, ErrorKind, Leased, LocalStore as _};
@@ -92,6 +93,23 @@ async fn a_file_cut_off_while_the_store_runs_is_data_loss() {
     assert_eq!(store.find_missing(&digests).await.unwrap(), [digests[0]]);
     assert_eq!(put_some(&store, 4, 2).await, digests);
     assert_whole(&store, digests[0]).await;
+}
+
+#[tokio::test]
+async fn a_file_cut_off_while_it_is_read_ends_the_read_and_the_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let blob = Seeded::new(8).blob(DigestFunction::Sha256, 1_000_000);
+    let digest = blob.digest();
+    store.put(blob.clone()).await.unwrap();
+    let mut pieces = store.get(digest, ByteRange::ALL).await.unwrap().into_stream();
+    pieces.next().await.unwrap().unwrap();
+    cut(&path(&store, digest), 500_000);
+    let error = pieces.try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    assert!(!store.contains(digest).await.unwrap());
+    store.put(blob).await.unwrap();
+    assert_whole(&store, digest).await;
 }
 
 #[tokio::test]
