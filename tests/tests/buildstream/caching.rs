@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use rootcellar_tests::{BuildStream, Services};
+use rootcellar_tests::{BuildStream, Server, Services};
 
 use crate::{ACTION_CACHE_HIT, EXECUTION, Kitchen};
 
@@ -97,6 +97,15 @@ fn two_clients_that_build_at_once_get_the_same_result() {
 
 #[test]
 fn a_restarted_server_still_has_results_and_artifacts() {
+    results_and_artifacts_outlive(Server::restart);
+}
+
+#[test]
+fn a_killed_server_still_has_the_results_and_artifacts_that_it_acknowledged() {
+    results_and_artifacts_outlive(Server::crash_and_restart);
+}
+
+fn results_and_artifacts_outlive(the_server: impl Fn(&mut Server)) {
     let Some(mut kitchen) = Kitchen::open() else { return };
     let services = Services {
         artifacts: true,
@@ -105,7 +114,7 @@ fn a_restarted_server_still_has_results_and_artifacts() {
     let client = kitchen.client(&services);
     client.build(&kitchen.project, "stamp.bst");
     let first = stamp(&kitchen, &client);
-    kitchen.server.restart();
+    the_server(&mut kitchen.server);
 
     client.delete_cache();
     client.configure(&kitchen.server.url(), &Services::execution());

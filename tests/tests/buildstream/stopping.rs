@@ -1,8 +1,8 @@
-//! What is stopped stops: a client that goes away takes its command with it.
+//! What is stopped stops: a client or a server that goes away takes its commands with it.
 
 use std::time::Duration;
 
-use rootcellar_tests::{Services, process_with_argument, wait_until};
+use rootcellar_tests::{BuildStream, Running, Services, process_with_argument, wait_until};
 use rustix::process::Signal;
 
 use crate::Kitchen;
@@ -23,10 +23,36 @@ fn an_interrupted_client_cancels_its_command() {
     the_command_ends_with_its_client(Signal::INT, "86417");
 }
 
-/// Builds an element that sleeps for `seconds`, a number that no other test sleeps for, and sends `signal`.
+#[test]
+fn a_killed_server_takes_its_commands_with_it() {
+    let seconds = "86419";
+    let Some(mut kitchen) = Kitchen::open() else { return };
+    let client = kitchen.client(&Services::execution());
+    let build = start_sleeping(&kitchen, &client, seconds);
+    kitchen.server.crash_and_restart();
+    assert!(
+        wait_until(END, || !process_with_argument("sleep", seconds)),
+        "the command outlives its server"
+    );
+    drop(build);
+}
+
+/// Builds an element that sleeps for `seconds`, and sends `signal` to the client once it does.
 fn the_command_ends_with_its_client(signal: Signal, seconds: &str) {
     let Some(kitchen) = Kitchen::open() else { return };
     let client = kitchen.client(&Services::execution());
+    let build = start_sleeping(&kitchen, &client, seconds);
+    build.signal(signal).expect("the client runs");
+    build.finish(END);
+    assert!(
+        wait_until(END, || !process_with_argument("sleep", seconds)),
+        "the command outlives its client"
+    );
+}
+
+/// Starts to build an element that sleeps for `seconds`, a number that no other test sleeps for, and returns when it
+/// does.
+fn start_sleeping(kitchen: &Kitchen, client: &BuildStream, seconds: &str) -> Running {
     kitchen.project.write(
         "elements/sleeping.bst",
         &format!("kind: script\nbuild-depends: [ base.bst ]\nconfig:\n  commands:\n  - sleep {seconds}\n"),
@@ -40,11 +66,5 @@ fn the_command_ends_with_its_client(signal: Signal, seconds: &str) {
         "the command does not run:\n{}",
         build.output()
     );
-
-    build.signal(signal).expect("the client runs");
-    build.finish(END);
-    assert!(
-        wait_until(END, || !process_with_argument("sleep", seconds)),
-        "the command outlives its client"
-    );
+    build
 }
