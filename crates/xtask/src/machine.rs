@@ -28,19 +28,20 @@ const TEST_PACKAGES: &[Package] = &[
         name: "python3-venv",
         is_there: || answers("python3", &["-c", "import ensurepip, venv"]),
     },
+    // BuildStream asks its local sandbox what it can do before it builds, remotely too; without bwrap it does not start.
+    Package {
+        name: "bubblewrap",
+        is_there: || answers("bwrap", &["--version"]),
+    },
     Package {
         name: "tar",
         is_there: || answers("tar", &["--version"]),
     },
 ];
 
-/// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox made of these two, and the base
-/// system of the tests is put together from Debian packages.
+/// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox whose files come through FUSE, and
+/// the base system of the tests is put together from Debian packages.
 const UPSTREAM_PACKAGES: &[Package] = &[
-    Package {
-        name: "bubblewrap",
-        is_there: || answers("bwrap", &["--version"]),
-    },
     Package {
         name: "fuse3",
         is_there: || answers("fusermount3", &["--version"]),
