@@ -9,6 +9,7 @@ mod assets;
 mod bytestream;
 mod capabilities;
 mod cas;
+mod connections;
 mod core;
 mod execution;
 mod health;

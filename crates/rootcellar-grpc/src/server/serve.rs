@@ -7,11 +7,11 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use super::connections::accept_all;
 use super::{Health, Observed};
 
 /// How connections are set up. Each value has a default and its reason.
@@ -27,7 +27,9 @@ pub struct Transport {
     /// Bytes of an HTTP/2 frame, 64 KiB: a quarter of the frames that the default makes, and still short enough for small
     /// calls to slip in between.
     pub frame_bytes_max: u32,
-    /// Calls at once on a connection, 8,192: each queued action holds one, and a client's builds fan out to thousands.
+    /// Connections at once, 4,096: a process has so many file descriptors, and blobs need some, too.
+    pub connections_max: usize,
+    /// Calls at once on a connection, 4,096: each queued action holds one, and a client's builds fan out to thousands.
     pub concurrent_streams_max: u32,
     /// Bytes of the headers of a call, 32 KiB.
     pub header_list_bytes_max: u32,
@@ -51,7 +53,8 @@ impl Default for Transport {
             stream_window_bytes: 2 << 20,
             connection_window_bytes: 16 << 20,
             frame_bytes_max: 64 << 10,
-            concurrent_streams_max: 8192,
+            connections_max: 4096,
+            concurrent_streams_max: 4096,
             header_list_bytes_max: 32 << 10,
             keepalive_interval: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
@@ -80,7 +83,7 @@ impl Transport {
 /// Serves `routes` on `listener` until `shutdown` is done, then drains.
 ///
 /// Draining: health checks say "not serving", no connection is accepted any more, and the calls under way have
-/// [`Transport::drain_max`] to end.
+/// [`Transport::drain_max`] to end. Those that have not, end with the runtime.
 ///
 /// # Errors
 /// What the transport could not do.
@@ -104,7 +107,7 @@ pub async fn serve(
     };
     let serving = transport.builder().layer(Observed).serve_with_incoming_shutdown(
         routes.prepare(),
-        connections(listener),
+        accept_all(listener, transport.connections_max),
         shutdown,
     );
     tokio::select! {
@@ -114,27 +117,4 @@ pub async fn serve(
             Ok(())
         }
     }
-}
-
-/// How long accepting rests after an error, so that a process out of file descriptors does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Accepts connections for ever.
-fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    stream::unfold(listener, |listener| async {
-        let connection = accept(&listener).await;
-        if let Err(error) = &connection {
-            tracing::warn!(%error, "a connection was not accepted");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        Some((connection, listener))
-    })
-}
-
-/// Accepts a connection that sends at once what it has: with Nagle's algorithm each small reply waits for the peer's
-/// delayed acknowledgement, 40 ms.
-async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (connection, _) = listener.accept().await?;
-    connection.set_nodelay(true)?;
-    Ok(connection)
 }

@@ -252,7 +252,7 @@ async fn a_write_ends_early_when_another_one_completes_the_blob() {
         let digest = Digest::of(SHA256, &data);
         let slow = Feed::open(&server);
         slow.send(piece(&write_name("slow", digest), 0, data.slice(..10))).await;
-        until_known(&server, &write_name("slow", digest)).await;
+        server.until_known(&write_name("slow", digest)).await;
         server
             .write(pieces(&write_name("fast", digest), &data, 1 << 20))
             .await
@@ -270,7 +270,7 @@ async fn a_write_ends_early_when_a_batch_brings_the_blob() {
     let digest = Digest::of(SHA256, &data);
     let slow = Feed::open(&server);
     slow.send(piece(&write_name("slow", digest), 0, data.slice(..10))).await;
-    until_known(&server, &write_name("slow", digest)).await;
+    server.until_known(&write_name("slow", digest)).await;
     let item = batch_update_blobs_request::Request {
         digest: Some(proto(digest)),
         data,
@@ -372,20 +372,6 @@ async fn a_silent_writer_is_set_aside() {
     let mut rest = piece(&name, 200_000, data.slice(200_000..));
     rest.finish_write = true;
     assert_eq!(server.write(vec![rest]).await.unwrap(), 300_000);
-}
-
-/// Waits until the server knows of a write.
-async fn until_known(server: &Server, name: &str) {
-    use rootcellar_proto::bytestream::QueryWriteStatusRequest;
-    loop {
-        let request = QueryWriteStatusRequest {
-            resource_name: name.to_owned(),
-        };
-        if server.bytes().query_write_status(request).await.is_ok() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 /// Closing is not needed: the answer comes after the last message.

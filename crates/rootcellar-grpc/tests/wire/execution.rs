@@ -396,13 +396,21 @@ async fn the_first_operation_does_not_wait_for_the_inputs() {
 /// LRO-2: an operation can be cancelled while its action is looked at.
 #[tokio::test]
 async fn an_operation_is_cancelled_before_it_is_scheduled() {
+    let mut options = ExecutionOptions::default();
+    options.resend_interval = Duration::from_millis(20);
     let setup = Setup {
         store: std::sync::Arc::new(crate::slow::Slow::new(Duration::from_secs(60))),
+        execution: Some(options),
         ..Setup::default()
     };
     let server = setup.start().await;
     let mut stream = execute(&server, request(Parts::new("x").digest())).await.unwrap();
     let name = stream.message().await.unwrap().unwrap().name;
+    let again = stream.message().await.unwrap().unwrap();
+    assert_eq!(
+        (again.name.as_str(), checked(&again).0),
+        (name.as_str(), Stage::CacheCheck)
+    );
     server
         .operations()
         .cancel_operation(CancelOperationRequest { name })

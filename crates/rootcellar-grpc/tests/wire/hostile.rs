@@ -1,13 +1,17 @@
 //! Clients that mean harm, or are merely broken.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::Digest;
 use rootcellar_proto::asset::PushBlobRequest;
 use rootcellar_proto::bytestream::ReadRequest;
 use rootcellar_proto::bytestream::byte_stream_client::ByteStreamClient;
-use rootcellar_proto::reapi::{ExecuteRequest, GetActionResultRequest};
+use rootcellar_proto::reapi::capabilities_client::CapabilitiesClient;
+use rootcellar_proto::reapi::{ExecuteRequest, GetActionResultRequest, GetCapabilitiesRequest};
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 use crate::server::{SHA256, Server, Setup, connect, content, piece, pieces, read_name, refused, write_name};
 
@@ -46,6 +50,22 @@ async fn calls_that_are_given_up_at_once_leave_nothing_behind() {
     }
     still_works(&server).await;
     assert!(server.spooled_files() <= 256);
+}
+
+/// Connections beyond the bound wait until another one ends.
+#[tokio::test]
+async fn connections_beyond_the_bound_wait() {
+    let mut setup = Setup::default();
+    setup.transport.connections_max = 2;
+    let server = setup.start().await;
+    let second = connect(server.address).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut third = CapabilitiesClient::new(endpoint.connect().await.unwrap());
+    let mut call = Box::pin(third.get_capabilities(GetCapabilitiesRequest::default()));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut call).await;
+    assert!(early.is_err(), "the kernel took the connection, the server did not");
+    drop(second);
+    call.await.unwrap();
 }
 
 /// Uploads beyond the bound are told to come back, with a delay (GEN-1).
@@ -128,7 +148,7 @@ async fn what_is_not_offered_is_unimplemented() {
 #[tokio::test]
 async fn garbage_in_the_request_metadata_is_ignored() {
     let server = Server::start().await;
-    let mut request = tonic::Request::new(rootcellar_proto::reapi::GetCapabilitiesRequest::default());
+    let mut request = tonic::Request::new(GetCapabilitiesRequest::default());
     let garbage = tonic::metadata::MetadataValue::from_bytes(&[0xff; 300]);
     request
         .metadata_mut()

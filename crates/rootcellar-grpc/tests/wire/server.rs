@@ -9,7 +9,7 @@ use rootcellar_grpc::server::{ExecutionOptions, Limits, Served, Services, Transp
 use rootcellar_proto::asset::fetch_client::FetchClient;
 use rootcellar_proto::asset::push_client::PushClient;
 use rootcellar_proto::bytestream::byte_stream_client::ByteStreamClient;
-use rootcellar_proto::bytestream::{ReadRequest, WriteRequest};
+use rootcellar_proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
 use rootcellar_proto::longrunning::operations_client::OperationsClient;
 use rootcellar_proto::reapi;
 use rootcellar_proto::reapi::action_cache_client::ActionCacheClient;
@@ -43,6 +43,7 @@ pub(crate) struct Setup {
     pub(crate) store: Arc<dyn BlobStore>,
     pub(crate) functions: Functions,
     pub(crate) limits: Limits,
+    pub(crate) transport: Transport,
     /// Whether clients may write action results.
     pub(crate) takes_results: bool,
     /// `None` offers the CAS alone.
@@ -55,6 +56,7 @@ impl Default for Setup {
             store: Arc::new(MemoryStore::new(1 << 30)),
             functions: Functions::new(DigestFunction::ALL.to_vec()).unwrap(),
             limits: Limits::default(),
+            transport: Transport::default(),
             takes_results: true,
             execution: Some(ExecutionOptions::default()),
         }
@@ -78,7 +80,7 @@ impl Setup {
         let shutdown = async {
             let _dropped = stopped.await.is_err();
         };
-        tokio::spawn(serve(listener, routes, health, Transport::default(), shutdown));
+        tokio::spawn(serve(listener, routes, health, self.transport, shutdown));
         Server {
             address,
             store: self.store,
@@ -188,6 +190,16 @@ impl Server {
             content.extend_from_slice(&piece.data);
         }
         Ok(content)
+    }
+
+    /// Waits until the server knows of a write.
+    pub(crate) async fn until_known(&self, name: &str) {
+        let request = QueryWriteStatusRequest {
+            resource_name: name.to_owned(),
+        };
+        while self.bytes().query_write_status(request.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Sends `messages` and closes; the committed size that comes back.

@@ -14,6 +14,7 @@ async fn what_is_under_way_is_finished_after_the_shutdown() {
     let feed = Feed::open(&server);
     feed.send(piece(&write_name("u", digest), 0, data.slice(..200_000)))
         .await;
+    server.until_known(&write_name("u", digest)).await;
     server.stop();
     while tokio::net::TcpStream::connect(server.address).await.is_ok() {
         tokio::task::yield_now().await;

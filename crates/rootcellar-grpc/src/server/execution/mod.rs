@@ -130,15 +130,14 @@ impl Executor {
         preparation: JoinHandle<Result<OperationWatch>>,
         inlining: Inlining,
     ) -> Operations {
-        let first = message::preparing(name, action);
         let executor = self.clone();
-        let rest = async move {
+        let then = async move {
             match joined(preparation.await) {
                 Ok(watch) => executor.updates(watch, inlining),
                 Err(error) => stream::iter([Err(refuse(error))]).boxed(),
             }
         };
-        stream::iter([Ok(first)]).chain(stream::once(rest).flatten()).boxed()
+        updates::repeat_until(message::preparing(name, action), self.options.resend_interval, then)
     }
 
     fn updates(self: &Arc<Self>, watch: OperationWatch, inlining: Inlining) -> Operations {
@@ -154,14 +153,14 @@ impl Executor {
         };
         let first = message::preparing(name, preparing.action);
         let (executor, name) = (self.clone(), name.to_owned());
-        let rest = async move {
+        let then = async move {
             preparing.left().await;
             match executor.dispatcher.watch(&name) {
                 Ok(watch) => executor.updates(watch, Inlining::default()),
                 Err(error) => stream::iter([Err(refuse(from_scheduler(error)))]).boxed(),
             }
         };
-        Ok(stream::iter([Ok(first)]).chain(stream::once(rest).flatten()).boxed())
+        Ok(updates::repeat_until(first, self.options.resend_interval, then))
     }
 }
 

@@ -1,14 +1,36 @@
-//! The stream of one client that follows an operation.
+//! The streams of clients that follow an operation.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
+use futures_util::future::FutureExt as _;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use rootcellar_proto::longrunning::Operation;
 use rootcellar_reapi::Inlining;
 use rootcellar_scheduler::{OperationState, OperationWatch};
 use tokio::time::timeout;
 
-use super::{Executor, message};
+use super::{Executor, Operations, message};
+
+/// Sends `operation` now, and again at every `interval` until `then` says how the stream goes on.
+pub(super) fn repeat_until<F>(operation: Operation, interval: Duration, then: F) -> Operations
+where
+    F: Future<Output = Operations> + Send + 'static,
+{
+    let first = stream::iter([Ok(operation.clone())]);
+    let rest = stream::unfold(Some(then.boxed()), move |then| {
+        let operation = operation.clone();
+        async move {
+            let mut then = then?;
+            match timeout(interval, &mut then).await {
+                Ok(rest) => Some((rest, None)),
+                Err(_) => Some((stream::iter([Ok(operation)]).boxed(), Some(then))),
+            }
+        }
+    });
+    first.chain(rest.flatten()).boxed()
+}
 
 /// An operation as one client sees it. Dropping it cancels nothing.
 #[derive(Debug)]
