@@ -18,6 +18,7 @@ use rootcellar_scheduler::{Assignment, WorkSession};
 use rootcellar_stage::{Captured, StageOptions, StagedRoot, Stager};
 use rootcellar_store::{Clock, LocalStore};
 
+use crate::access::Access;
 use crate::identity::Slot;
 use crate::platform::Environment;
 use crate::sandbox::{Outcome, Root, Running, Sandbox, SandboxError, SandboxErrorKind, SandboxSpec};
@@ -98,13 +99,16 @@ impl Runner {
 
         timeline.fetching_inputs();
         job.report(&timeline).await;
-        let root = self.stage(&action, job.slot).await?;
+        let tree = InputTree::load_directories(&*self.store, action.input_root, &self.tree_limits).await?;
+        let access = Access::of(&tree, MOUNT_POINTS)?;
+        let root = self.stage(&tree, &action, job.slot).await?;
         timeline.inputs_fetched();
 
         timeline.executing();
         job.report(&timeline).await;
         let streams = Streams::create(&self.scratch_dir).map_err(|error| scratch(&self.scratch_dir, error))?;
-        let ended = self.execute(&action, root.path(), &streams, job, &mut timeline).await?;
+        let spec = sandbox_spec(&action, access, root.path(), job.slot)?;
+        let ended = self.execute(spec, action.timeout, &streams, job, &mut timeline).await?;
 
         timeline.uploading_outputs();
         job.report(&timeline).await;
@@ -130,21 +134,20 @@ impl Runner {
         self.respond(&action, result, ended).await
     }
 
-    async fn stage(&self, action: &LoadedAction, slot: Slot) -> Result<Box<dyn StagedRoot>, Error> {
-        let tree = InputTree::load_directories(&*self.store, action.input_root, &self.tree_limits).await?;
+    async fn stage(&self, tree: &InputTree, action: &LoadedAction, slot: Slot) -> Result<Box<dyn StagedRoot>, Error> {
         let options = StageOptions {
             owner: slot.owner(),
             working_directory: action.working_directory.clone(),
             directories: action.outputs.parents(),
             mount_points: MOUNT_POINTS,
         };
-        self.stager.stage(&tree, options).await
+        self.stager.stage(tree, options).await
     }
 
     async fn execute(
         &self,
-        action: &LoadedAction,
-        root: &Path,
+        spec: SandboxSpec,
+        timeout: Option<Duration>,
         streams: &Streams,
         job: &Job,
         timeline: &mut Timeline,
@@ -152,9 +155,7 @@ impl Runner {
         let (stdout, stderr) = streams
             .for_command()
             .map_err(|error| scratch(&self.scratch_dir, error))?;
-        let spec = sandbox_spec(action, root, job.slot)?;
         let mut running = self.sandbox.start(spec, stdout, stderr).await.map_err(sandbox_error)?;
-        let timeout = action.timeout;
         let end = tokio::select! {
             finished = running.wait() => Some(finished.map_err(sandbox_error)?),
             () = sleep_for(timeout) => None,
@@ -210,7 +211,7 @@ impl Runner {
     }
 }
 
-fn sandbox_spec(action: &LoadedAction, root: &Path, slot: Slot) -> Result<SandboxSpec, Error> {
+fn sandbox_spec(action: &LoadedAction, access: Access, root: &Path, slot: Slot) -> Result<SandboxSpec, Error> {
     let environment = Environment::of(&action.platform)?;
     let identity = slot.identity(environment.uid, environment.gid);
     let mut spec = SandboxSpec::new(Root::Path(root.to_owned()), identity, action.arguments.iter());
@@ -219,6 +220,8 @@ fn sandbox_spec(action: &LoadedAction, root: &Path, slot: Slot) -> Result<Sandbo
         .map(|variable| (variable.name.clone().into(), variable.value.clone().into()))
         .collect();
     spec.working_directory = Path::new("/").join(action.working_directory.as_str());
+    spec.read_only = access.root_read_only;
+    spec.subtrees = access.subtrees;
     spec.network = environment.network;
     spec.personality = environment.personality;
     Ok(spec)

@@ -1,0 +1,165 @@
+//! Which parts of its root an action may write to.
+//!
+//! BuildStream marks Directories with the property `SubtreeReadOnly`: "true" on a root of sources and tools, "false" on the build
+//! directory below it. What a Directory says holds for all below it, up to one that says otherwise.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use rootcellar_digest::Digest;
+use rootcellar_reapi::tree::TreeDirectory;
+use rootcellar_reapi::{Error, InputTree};
+
+use crate::sandbox::Subtree;
+
+/// Each is a mount of the sandbox. BuildStream marks about ten.
+const SUBTREES_MAX: usize = 1000;
+
+/// Where a sandbox is read-only and where it is writable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) root_read_only: bool,
+    /// Parts that differ from what is around them, parents before children.
+    pub(crate) subtrees: Vec<Subtree>,
+}
+
+impl Access {
+    /// Reads the marks of `tree`. Top-level directories that the sandbox mounts its own over are passed by.
+    pub(crate) fn of(tree: &InputTree, mount_points: &[&str]) -> Result<Self, Error> {
+        let root_read_only = tree.root().properties().subtree_read_only.unwrap_or(false);
+        let mut access = Self {
+            root_read_only,
+            subtrees: Vec::new(),
+        };
+        let marked = marked(tree);
+        let mut pending = vec![(PathBuf::from("/"), tree.root(), root_read_only)];
+        while let Some((path, directory, around)) = pending.pop() {
+            let read_only = directory.properties().subtree_read_only.unwrap_or(around);
+            if read_only != around {
+                access.add(Subtree {
+                    path: path.clone(),
+                    read_only,
+                })?;
+            }
+            let is_covered = |name: &str| path.parent().is_none() && mount_points.contains(&name);
+            for node in directory.directories() {
+                if marked.contains(&node.digest) && !is_covered(node.name.as_str()) {
+                    pending.push((path.join(node.name.as_str()), tree.child(&node.digest), read_only));
+                }
+            }
+        }
+        Ok(access)
+    }
+
+    fn add(&mut self, subtree: Subtree) -> Result<(), Error> {
+        if self.subtrees.len() == SUBTREES_MAX {
+            let reason = format!("the input root marks more than {SUBTREES_MAX} directories with SubtreeReadOnly");
+            return Err(Error::invalid_argument(reason));
+        }
+        self.subtrees.push(subtree);
+        Ok(())
+    }
+}
+
+/// The directories that have a mark, or have one below them: the others need not be walked.
+fn marked(tree: &InputTree) -> HashSet<Digest> {
+    let mut marked = HashSet::new();
+    // Parents come before children, so from behind every child is known before its parents.
+    for TreeDirectory { digest, directory, .. } in tree.directories().iter().rev() {
+        let is_marked = directory.properties().subtree_read_only.is_some();
+        if is_marked || directory.directories().iter().any(|node| marked.contains(&node.digest)) {
+            marked.insert(*digest);
+        }
+    }
+    marked
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bytes::Bytes;
+    use rootcellar_digest::DigestFunction;
+    use rootcellar_proto::reapi;
+    use rootcellar_reapi::functions::to_proto;
+    use rootcellar_reapi::{TreeLimits, encode_directory};
+
+    use super::*;
+
+    /// Directories in the making.
+    #[derive(Default)]
+    struct Trees(HashMap<Digest, Bytes>);
+
+    impl Trees {
+        fn directory(&mut self, mark: Option<&str>, children: &[(&str, Digest)]) -> Digest {
+            let property = |value: &str| reapi::NodeProperty {
+                name: "SubtreeReadOnly".into(),
+                value: value.into(),
+            };
+            let node = |(name, digest): &(&str, Digest)| reapi::DirectoryNode {
+                name: (*name).to_owned(),
+                digest: Some(to_proto(*digest)),
+            };
+            let encoded = encode_directory(reapi::Directory {
+                directories: children.iter().map(node).collect(),
+                node_properties: mark.map(|mark| reapi::NodeProperties {
+                    properties: vec![property(mark)],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            });
+            let digest = Digest::of(DigestFunction::Sha256, &encoded);
+            self.0.insert(digest, encoded);
+            digest
+        }
+
+        fn access(self, root: Digest) -> Result<Access, Error> {
+            Access::of(
+                &InputTree::from_encoded(root, self.0, &TreeLimits::default()).unwrap(),
+                &["tmp"],
+            )
+        }
+    }
+
+    fn subtree(path: &str, read_only: bool) -> Subtree {
+        Subtree {
+            path: path.into(),
+            read_only,
+        }
+    }
+
+    #[test]
+    fn a_tree_without_marks_is_writable() {
+        let mut trees = Trees::default();
+        let leaf = trees.directory(None, &[]);
+        let root = trees.directory(None, &[("a", leaf), ("b", leaf)]);
+        assert_eq!(trees.access(root).unwrap(), Access::default());
+    }
+
+    #[test]
+    fn marks_hold_until_another_one_below() {
+        let mut trees = Trees::default();
+        let leaf = trees.directory(None, &[]);
+        let inner = trees.directory(Some("true"), &[("leaf", leaf)]);
+        let same = trees.directory(Some("true"), &[]);
+        let build = trees.directory(Some("false"), &[("keep", inner)]);
+        let usr = trees.directory(None, &[("src", build), ("lib", same)]);
+        let root = trees.directory(Some("true"), &[("tmp", build), ("usr", usr)]);
+        let access = trees.access(root).unwrap();
+        assert!(access.root_read_only);
+        assert_eq!(
+            access.subtrees,
+            [subtree("/usr/src", false), subtree("/usr/src/keep", true)]
+        );
+    }
+
+    #[test]
+    fn marks_without_end_are_refused() {
+        let mut trees = Trees::default();
+        let mut below = trees.directory(Some("true"), &[]);
+        for level in 0..=SUBTREES_MAX {
+            below = trees.directory(Some(if level % 2 == 0 { "false" } else { "true" }), &[("d", below)]);
+        }
+        assert!(trees.access(below).is_err());
+    }
+}
