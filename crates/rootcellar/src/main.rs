@@ -1,2 +1,58 @@
-//! program
-fn main() {}
+//! The program: reads the command line, the configuration and the environment, and assembles the libraries.
+//!
+//! It is the only crate that does so. `serve` is the server; the other commands are a client of any server of the API, so that
+//! everything can be tried without another one.
+
+mod cli;
+mod client;
+mod config;
+mod serve;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // A sandbox begins as this program, started anew with a hidden first argument: it must not even parse the command line.
+    rootcellar_worker::sandbox::run_if_helper();
+    let arguments = cli::Arguments::parse();
+    match run(arguments) {
+        Ok(exit_code) => exit_code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
+    start_logging(arguments.log.as_deref())?;
+    match arguments.command {
+        cli::Command::Serve(options) => serve::run(&options),
+        cli::Command::Put(options) => client::block_on(client::put::run(options)),
+        cli::Command::Get(options) => client::block_on(client::get::run(options)),
+        cli::Command::Tree(options) => client::block_on(client::tree::run(options)),
+        cli::Command::Exec(options) => client::block_on(client::exec::run(options)),
+    }
+}
+
+/// Logs go to standard error, and are coloured only where a person reads them.
+fn start_logging(filter: Option<&str>) -> anyhow::Result<()> {
+    use std::io::IsTerminal as _;
+
+    let filter = tracing_subscriber::EnvFilter::try_new(filter.unwrap_or("warn,rootcellar=info"))
+        .map_err(|error| anyhow::anyhow!("--log: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "errors of a command go to standard error")]
+fn report(error: &anyhow::Error) {
+    eprintln!("rootcellar: {error:#}");
+}

@@ -1,0 +1,213 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use rootcellar_digest::{Digest, DigestFunction};
+
+use crate::size::Size;
+
+/// A content-addressed store and Remote Execution API server.
+///
+/// `rootcellar serve` runs a whole server in ./rootcellar-data: store, action cache, asset cache and execution. The other
+/// commands talk to a server: to see what it holds, and to run something on it.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    /// What to log, as a list of targets and levels, such as "info" or "warn,rootcellar_grpc=debug".
+    #[arg(long, global = true, env = "ROOTCELLAR_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the server.
+    Serve(Serve),
+    /// Stores files and directories, and prints their digests.
+    Put(Put),
+    /// Fetches a blob, or a directory with all below it.
+    Get(Get),
+    /// Lists a directory that the server holds, with all below it.
+    Tree(Tree),
+    /// Runs a command on the server, in a sandbox whose filesystem root is a directory of yours.
+    Exec(Exec),
+}
+
+/// Options of the server. Each can stand in the configuration file too, spelled with underscores; an option here wins.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  rootcellar serve
+      everything, in ./rootcellar-data, for clients on this machine
+  rootcellar serve --listen 0.0.0.0:8980 --dir /srv/rootcellar --max-size 200GiB --no-execution
+      a cache for the network
+  rootcellar serve --config rootcellar.toml --workers 16
+      a configuration file, with one setting changed
+
+The configuration file holds the same settings:
+  listen = \"127.0.0.1:8980\"
+  dir = \"/srv/rootcellar\"
+  max_size = \"200GiB\"
+  digest_functions = [\"sha256\", \"blake3\"]
+  durability = \"interval\"        # or \"always\", or \"none\"
+  default_timeout_seconds = 21600  # of actions that set none
+  max_timeout_seconds = 86400      # actions that ask for more are refused
+  abandon_after_seconds = 60       # actions whose client went away are cancelled after that
+
+  [platform]            # further properties that actions may ask of the workers here
+  pool = [\"default\", \"large\"]")]
+pub(crate) struct Serve {
+    /// The address and port to listen on [default: 127.0.0.1:8980].
+    ///
+    /// Execution lets every client that can reach this port run commands here, in sandboxes. So a port that other machines
+    /// reach needs --insecure or --no-execution.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Where everything is stored [default: rootcellar-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// How much may be stored, such as 50GiB; what was used longest ago goes first [default: 50GiB].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<Size>,
+
+    /// How many actions run at a time [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+
+    /// A file with settings (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Runs no actions: store, action cache and asset cache only.
+    #[arg(long)]
+    pub(crate) no_execution: bool,
+
+    /// Lets actions that ask for it (`network=on`) use the network of this machine, this server's own port included.
+    #[arg(long)]
+    pub(crate) allow_network: bool,
+
+    /// Listens beyond this machine without authentication, with execution on.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+/// Which server, and how to talk to it.
+#[derive(Debug, Args)]
+pub(crate) struct Endpoint {
+    /// The server.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ROOTCELLAR_ENDPOINT",
+        default_value = "http://127.0.0.1:8980"
+    )]
+    pub(crate) endpoint: String,
+
+    /// The instance name, which some servers need.
+    #[arg(long, value_name = "NAME", env = "ROOTCELLAR_INSTANCE", default_value = "")]
+    pub(crate) instance: String,
+
+    /// The function that names what is uploaded.
+    #[arg(long, value_name = "FUNCTION", default_value = "sha256")]
+    pub(crate) digest_function: DigestFunction,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+
+    /// Files and directories. A directory's digest is that of its Directory message.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+
+    /// What to fetch, as [function/]hash/size.
+    pub(crate) digest: Digest,
+
+    /// The file to write [default: standard output].
+    #[arg(long, short, value_name = "FILE", conflicts_with = "directory")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Fetches the directory that the digest names, with all below it, into this new directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tree {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+
+    /// The directory, as [function/]hash/size.
+    pub(crate) digest: Digest,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  mkdir -p root/bin && cp /bin/busybox root/bin/ && ln -s busybox root/bin/sh
+  rootcellar exec --root root -- sh -c 'echo hello from / ; ls -l /'")]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+
+    /// The directory to upload: the command sees it as `/`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+
+    /// A path to bring back, relative to the working directory; may be given several times.
+    #[arg(long = "output", value_name = "PATH")]
+    pub(crate) outputs: Vec<String>,
+
+    /// Fetches the outputs into this new directory.
+    #[arg(long, value_name = "DIR", requires = "outputs")]
+    pub(crate) fetch: Option<PathBuf>,
+
+    /// The working directory, relative to the root.
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) working_directory: String,
+
+    /// An environment variable; the command gets no others [default: PATH=/usr/bin:/bin].
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) env: Vec<(String, String)>,
+
+    /// A platform property; may be given several times.
+    #[arg(long = "platform", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) properties: Vec<(String, String)>,
+
+    /// Seconds after which the command is killed.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+
+    /// Runs it even if the result is in the action cache.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("NAME=VALUE is wanted".to_owned()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Settings of the server: defaults, then the file, then the command line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rootcellar_digest::DigestFunction;
+use serde::Deserialize;
+
+use crate::cli;
+use crate::size::Size;
+
+const DEFAULT_PORT: u16 = 8980;
+const DEFAULT_MAX_SIZE: Size = Size(50 << 30);
+/// Long enough for a browser or a kernel: clients that build those send no timeout of their own.
+const DEFAULT_TIMEOUT: Duration = Duration::from_hours(6);
+/// Clients whose stream broke come back within seconds; one that was killed never does.
+const DEFAULT_ABANDON_AFTER: Duration = Duration::from_secs(60);
+const DEFAULT_TIMEOUT_MAX: Duration = Duration::from_hours(24);
+
+/// All settings, decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) dir: PathBuf,
+    pub(crate) max_size: Size,
+    pub(crate) workers: usize,
+    pub(crate) execution: bool,
+    pub(crate) allow_network: bool,
+    pub(crate) digest_functions: Vec<DigestFunction>,
+    pub(crate) durability: Durability,
+    pub(crate) default_timeout: Duration,
+    pub(crate) max_timeout: Duration,
+    pub(crate) abandon_after: Duration,
+    pub(crate) platform: BTreeMap<String, Vec<String>>,
+}
+
+/// When stored content survives a power cut. The store's documentation has the exact promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    Always,
+    Interval,
+    None,
+}
+
+/// What the file can hold. A field that is missing is decided by the default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    dir: Option<PathBuf>,
+    max_size: Option<Size>,
+    workers: Option<u32>,
+    execution: Option<bool>,
+    allow_network: Option<bool>,
+    insecure: Option<bool>,
+    digest_functions: Option<Vec<String>>,
+    durability: Option<Durability>,
+    default_timeout_seconds: Option<u64>,
+    max_timeout_seconds: Option<u64>,
+    abandon_after_seconds: Option<u64>,
+    #[serde(default)]
+    platform: BTreeMap<String, Vec<String>>,
+}
+
+/// The fields of [`File`], for the suggestion when a key is misspelled.
+const KEYS: [&str; 13] = [
+    "listen",
+    "dir",
+    "max_size",
+    "workers",
+    "execution",
+    "allow_network",
+    "insecure",
+    "digest_functions",
+    "durability",
+    "default_timeout_seconds",
+    "max_timeout_seconds",
+    "abandon_after_seconds",
+    "platform",
+];
+
+impl Config {
+    /// Decides every setting.
+    pub(crate) fn load(options: &cli::Serve) -> anyhow::Result<Self> {
+        let file = match &options.config {
+            Some(path) => File::read(path)?,
+            None => File::default(),
+        };
+        let insecure = options.insecure || file.insecure.unwrap_or(false);
+        let config = Self::merge(options, file)?;
+        config.check_exposure(insecure)?;
+        Ok(config)
+    }
+
+    fn merge(options: &cli::Serve, file: File) -> anyhow::Result<Self> {
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+        let seconds = |value: Option<u64>, default| value.map_or(default, Duration::from_secs);
+        Ok(Self {
+            listen: options.listen.or(file.listen).unwrap_or(local),
+            dir: options
+                .dir
+                .clone()
+                .or(file.dir)
+                .unwrap_or_else(|| PathBuf::from("rootcellar-data")),
+            max_size: options.max_size.or(file.max_size).unwrap_or(DEFAULT_MAX_SIZE),
+            workers: match options.workers.or(file.workers) {
+                Some(0) => bail!("workers: at least one is needed; execution = false runs none"),
+                Some(workers) => workers.try_into()?,
+                None => std::thread::available_parallelism().map_or(1, usize::from),
+            },
+            execution: !options.no_execution && file.execution.unwrap_or(true),
+            allow_network: options.allow_network || file.allow_network.unwrap_or(false),
+            digest_functions: digest_functions(file.digest_functions)?,
+            durability: file.durability.unwrap_or(Durability::Interval),
+            default_timeout: seconds(file.default_timeout_seconds, DEFAULT_TIMEOUT),
+            max_timeout: seconds(file.max_timeout_seconds, DEFAULT_TIMEOUT_MAX),
+            abandon_after: seconds(file.abandon_after_seconds, DEFAULT_ABANDON_AFTER),
+            platform: file.platform,
+        })
+    }
+
+    /// Whoever reaches the port may run commands. That has to be somebody's decision.
+    fn check_exposure(&self, insecure: bool) -> anyhow::Result<()> {
+        if self.execution && !self.listen.ip().is_loopback() && !insecure {
+            bail!(
+                "listening on {} lets every machine that reaches it run commands here; add --insecure if that is meant, \
+                 --no-execution for a cache only, or listen on 127.0.0.1",
+                self.listen
+            );
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let table: toml::Table = toml::from_str(text)?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            bail!("there is no setting {key:?}; the nearest is {:?}", nearest(key));
+        }
+        Ok(toml::from_str(text)?)
+    }
+}
+
+fn nearest(key: &str) -> &'static str {
+    let similarity = |known: &&str| strsim::jaro_winkler(key, known);
+    KEYS.into_iter()
+        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+        .expect("there are keys")
+}
+
+fn digest_functions(names: Option<Vec<String>>) -> anyhow::Result<Vec<DigestFunction>> {
+    let Some(names) = names else {
+        return Ok(vec![DigestFunction::Sha256, DigestFunction::Blake3]);
+    };
+    let functions: Vec<DigestFunction> = names
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<_, _>>()
+        .context("digest_functions")?;
+    if functions.is_empty() {
+        bail!("digest_functions: at least one is needed");
+    }
+    Ok(functions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_wins_over_the_file_and_the_file_over_the_default() {
+        let file = File::parse("listen = '127.0.0.1:1'\nmax_size = '1GiB'\n").unwrap();
+        let options = cli::Serve {
+            max_size: Some(Size(7)),
+            ..cli::Serve::default()
+        };
+        let config = Config::merge(&options, file).unwrap();
+        assert_eq!(
+            (config.listen.port(), config.max_size, config.execution),
+            (1, Size(7), true)
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_and_the_nearest_suggested() {
+        let error = File::parse("max-sise = '1GiB'").unwrap_err().to_string();
+        assert!(error.contains("max-sise") && error.contains("\"max_size\""), "{error}");
+    }
+
+    #[test]
+    fn every_field_is_a_known_key() {
+        let error = toml::from_str::<File>("no_such_key = 1").unwrap_err().to_string();
+        let expected = error.split("expected one of").nth(1).expect("serde lists the fields");
+        let fields: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        assert_eq!(fields, KEYS);
+    }
+
+    #[test]
+    fn execution_is_not_exposed_by_accident() {
+        let mut config = Config::merge(&cli::Serve::default(), File::default()).unwrap();
+        config.check_exposure(false).unwrap();
+        config.listen = "0.0.0.0:8980".parse().unwrap();
+        assert!(
+            config
+                .check_exposure(false)
+                .unwrap_err()
+                .to_string()
+                .contains("--insecure")
+        );
+        config.check_exposure(true).unwrap();
+        config.execution = false;
+        config.check_exposure(false).unwrap();
+    }
+}

@@ -1,0 +1,189 @@
+//! The server: opens the store, puts the services over it, runs workers, and ends them in order.
+//!
+//! ```text
+//!   SIGTERM ──► health: not serving ──► no new work ──► running actions end (or are cut off) ──► connections end ──► store closed
+//! ```
+
+mod banner;
+mod execution;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rootcellar_grpc::server::{ExecutionOptions, Served, Services, Transport};
+use rootcellar_reapi::{ActionCache, ActionCacheOptions, ActionLimits, AssetIndex, AssetOptions, Functions};
+use rootcellar_store::{
+    ByteCounter, Clock, DiskOptions, DiskRecords, DiskStore, Durability, LocalStore as _, Records, RecordsOptions,
+    SystemClock,
+};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::banner::Banner;
+use self::execution::Execution;
+use crate::cli;
+use crate::config::{self, Config};
+
+/// Threads that may block: for file I/O, hashing, staging and capture. A worker uses two at a time.
+const BLOCKING_THREADS_MAX: usize = 256;
+
+/// How long running actions may go on when the server is told to end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the server until it is told to end.
+pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
+    let config = Config::load(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rootcellar")
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(&config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // Signals are caught from here on, so that one that comes early is not lost.
+    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    let storage = Storage::open(config).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let address = listener.local_addr().context("asking for the address")?;
+
+    let execution = match config.execution {
+        true => Some(Execution::start(config, &storage).await?),
+        false => None,
+    };
+    let Served { routes, health } = services(config, &storage, execution.as_ref())?.build();
+    announce(config, address, &storage, execution.as_ref());
+
+    let ending = health.clone();
+    let ended = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down: running actions have {} s", DRAIN_PATIENCE.as_secs());
+        ending.drain();
+        if let Some(execution) = &execution {
+            execution.dispatcher().drain(DRAIN_PATIENCE).await;
+        }
+    };
+    rootcellar_grpc::server::serve(listener, routes, health, Transport::default(), ended).await?;
+    if let Some(execution) = execution {
+        execution.join().await;
+    }
+    storage.close().await
+}
+
+#[expect(clippy::print_stdout, reason = "what a person reads when the server is ready")]
+fn announce(config: &Config, address: SocketAddr, storage: &Storage, execution: Option<&Execution>) {
+    let stager = execution.map(Execution::stager);
+    print!(
+        "{}",
+        Banner {
+            config,
+            address,
+            store: &*storage.blobs,
+            stager
+        }
+    );
+}
+
+/// What the server keeps.
+pub(crate) struct Storage {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) blobs: Arc<DiskStore>,
+    pub(crate) records: Arc<DiskRecords>,
+    pub(crate) cache: Arc<ActionCache>,
+}
+
+impl Storage {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let opening = || format!("opening the store in {}", config.dir.display());
+        let others = ByteCounter::default();
+        let options = DiskOptions {
+            bytes_max: config.max_size.0,
+            durability: durability(config.durability),
+            others: others.clone(),
+            ..DiskOptions::default()
+        };
+        let blobs = Arc::new(
+            DiskStore::open(&config.dir, options, clock.clone())
+                .await
+                .with_context(opening)?,
+        );
+        let options = RecordsOptions {
+            durability: durability(config.durability),
+            file_bytes: others,
+            ..RecordsOptions::default()
+        };
+        let records = Arc::new(
+            DiskRecords::open(config.dir.join("records.redb"), options, clock.clone())
+                .await
+                .with_context(opening)?,
+        );
+        let cache = Arc::new(ActionCache::new(records.clone(), blobs.clone(), cache_options(config)));
+        Ok(Self {
+            clock,
+            blobs,
+            records,
+            cache,
+        })
+    }
+
+    async fn close(&self) -> anyhow::Result<()> {
+        self.records.close().await.context("closing the records")?;
+        self.blobs.close().await.context("closing the store")
+    }
+}
+
+fn services(config: &Config, storage: &Storage, execution: Option<&Execution>) -> anyhow::Result<Services> {
+    let functions = Functions::new(config.digest_functions.clone())?;
+    let records: Arc<dyn Records> = storage.records.clone();
+    let options = AssetOptions {
+        functions: functions.clone(),
+        ..AssetOptions::default()
+    };
+    let assets = AssetIndex::new(records, storage.blobs.clone(), storage.clock.clone(), options);
+    let mut services = Services::new(storage.blobs.clone(), storage.blobs.spool().clone(), functions)
+        .with_action_cache(ActionCache::clone(&storage.cache), true)
+        .with_assets(assets);
+    if let Some(execution) = execution {
+        let mut options = ExecutionOptions::default();
+        options.actions = action_limits(config);
+        services = services.with_execution(execution.dispatcher().clone(), options);
+    }
+    Ok(services)
+}
+
+fn cache_options(config: &Config) -> ActionCacheOptions {
+    ActionCacheOptions {
+        action: action_limits(config),
+        ..ActionCacheOptions::default()
+    }
+}
+
+/// What actions may ask for, wherever one is read.
+fn action_limits(config: &Config) -> ActionLimits {
+    ActionLimits {
+        timeout_default: Some(config.default_timeout),
+        timeout_max: Some(config.max_timeout),
+        ..ActionLimits::default()
+    }
+}
+
+fn durability(configured: config::Durability) -> Durability {
+    match configured {
+        config::Durability::Always => Durability::Always,
+        config::Durability::Interval => Durability::default(),
+        config::Durability::None => Durability::None,
+    }
+}
