@@ -14,7 +14,7 @@ mod refusing;
 mod stopping;
 mod workspaces;
 
-use rootcellar_tests::{BstProgram, BuildStream, Project, Server, ServerProgram, Services, need};
+use rootcellar_tests::{BstProgram, BuildStream, Project, Server, ServerOptions, ServerProgram, Services, need};
 
 /// What BuildStream says when it found the result of an action before it uploaded anything.
 const ACTION_CACHE_HIT: &str = "Action result found in action cache";
@@ -31,11 +31,15 @@ struct Kitchen {
 
 impl Kitchen {
     fn open() -> Option<Self> {
+        Self::open_with(&ServerOptions::default())
+    }
+
+    fn open_with(options: &ServerOptions) -> Option<Self> {
         let program = need(ServerProgram::find())?;
         let bst = need(BstProgram::find())?;
         let project = need(Project::copy_of("kitchen"))?;
         Some(Self {
-            server: Server::start(&program),
+            server: Server::start_with(&program, options),
             project,
             bst,
         })
