@@ -8,8 +8,8 @@ use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_store::testing::{ManualClock, Seeded};
 use rootcellar_store::{
-    BlobStore as _, BlobStoreExt as _, ByteCounter, ByteRange, DiskOptions, DiskStore, ErrorKind, LocalStore as _,
-    WhenFull,
+    BlobStore as _, BlobStoreExt as _, ByteCounter, ByteRange, DiskOptions, DiskStore, ErrorKind, Leased,
+    LocalStore as _, Verified, WhenFull,
 };
 
 use super::put_some;
@@ -228,4 +228,64 @@ async fn a_blob_of_no_bytes_takes_no_room() {
     store.put_bytes(DigestFunction::Sha256, Bytes::new()).await.unwrap();
     assert_eq!(store.statistics().blobs, 0);
     assert!(super::blob_files(dir.path()).is_empty());
+}
+
+/// Tasks put, read and lease a few blobs, of which half fit: each is evicted and put again all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn eviction_and_puts_of_the_same_blobs_do_not_meet() {
+    const TASKS: u64 = 8;
+    const STEPS: usize = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let Small { store, .. } = small(dir.path(), WhenFull::Shorten, Arc::default()).await;
+    let store = Arc::new(store);
+    let task = |task: u64| {
+        let (store, mut choice) = (store.clone(), Seeded::new(task));
+        async move {
+            for _ in 0..STEPS {
+                let seed = choice.below(20);
+                // A large one makes several go at once.
+                let len = if seed < 4 { 60_000 } else { 5000 };
+                let blob = Seeded::new(seed).blob(DigestFunction::Sha256, len);
+                act(&store, &blob, choice.below(3)).await;
+            }
+        }
+    };
+    let tasks: Vec<_> = (0..TASKS).map(|n| tokio::spawn(task(n))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let statistics = store.statistics();
+    assert!(statistics.evicted_blobs > 50, "{statistics:?}");
+    assert_eq!((statistics.damaged_blobs, statistics.leased_bytes), (0, 0));
+    assert_eq!(statistics.blobs, super::blob_files(dir.path()).len() as u64);
+    assert!(statistics.bytes <= statistics.bytes_max);
+    assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+async fn act(store: &DiskStore, blob: &Verified, choice: u64) {
+    let digest = blob.digest();
+    match choice {
+        0 => match store.put(blob.clone()).await {
+            Ok(()) => {}
+            // All others are being put or leased at this moment.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}"),
+        },
+        1 => match store.get(digest, ByteRange::ALL).await {
+            Ok(found) => {
+                let bytes = found.into_bytes().await.unwrap();
+                assert_eq!(Digest::of(DigestFunction::Sha256, &bytes), digest);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+        },
+        _ => {
+            let Leased::Held(_lease) = store.lease(&[digest]).await.unwrap() else {
+                return;
+            };
+            for _ in 0..3 {
+                let bytes = std::fs::read(super::path(store, digest)).unwrap();
+                assert_eq!(Digest::of(DigestFunction::Sha256, &bytes), digest);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
