@@ -321,3 +321,68 @@ impl Index {
 fn age(used: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(used).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use rootcellar_digest::DigestFunction;
+
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn digest(n: u8) -> Digest {
+        Digest::of(DigestFunction::Sha256, &[n])
+    }
+
+    /// An index of two blobs, with room for no third.
+    fn full() -> Index {
+        let mut index = Index::new(&DiskOptions {
+            bytes_max: 2 * charge(digest(0)),
+            ..DiskOptions::default()
+        });
+        for n in [0, 1] {
+            assert_eq!(index.reserve(charge(digest(n)), 0, NOW), Ok(Vec::new()));
+            index.enter(digest(n), NOW);
+        }
+        index
+    }
+
+    #[test]
+    fn a_victim_cannot_be_put_again_before_its_file_is_removed() {
+        let mut index = full();
+        assert_eq!(index.reserve(charge(digest(2)), 0, NOW), Ok(vec![digest(0)]));
+        assert!(!index.contains(digest(0)));
+        let Claimed::Theirs(end) = index.claim_absent(digest(0), NOW) else {
+            panic!("the one who removes the file has the claim")
+        };
+        assert!(end.has_changed().is_ok());
+        index.release(digest(0));
+        assert!(end.has_changed().is_err(), "the wait is over");
+        assert!(matches!(index.claim_absent(digest(0), NOW), Claimed::Mine));
+    }
+
+    #[test]
+    fn what_is_being_checked_is_not_evicted() {
+        let mut index = full();
+        index.remove(digest(0));
+        index.restore(digest(0), NOW, NOW);
+        assert!(matches!(index.claim_unchecked(digest(0)), Claimed::Mine));
+        assert_eq!(index.reserve(charge(digest(2)), 0, NOW), Ok(vec![digest(1)]));
+        assert_eq!(index.reserve(charge(digest(3)), 0, NOW), Err(NoRoom::Leased));
+        index.release(digest(0));
+        assert_eq!(index.reserve(charge(digest(3)), 0, NOW), Ok(vec![digest(0)]));
+    }
+
+    #[test]
+    fn a_refused_reservation_changes_nothing() {
+        let mut index = full();
+        let holds = index.lease(&[digest(0)], NOW).unwrap();
+        assert_eq!(index.reserve(2 * charge(digest(2)), 0, NOW), Err(NoRoom::Leased));
+        assert_eq!((index.blobs(), index.bytes()), (2, 2 * charge(digest(0))));
+        holds.into_iter().for_each(|hold| index.end_lease(hold));
+        assert_eq!(
+            index.reserve(2 * charge(digest(2)), 0, NOW),
+            Ok(vec![digest(1), digest(0)])
+        );
+    }
+}
