@@ -54,6 +54,8 @@ use crate::{Blob, BlobStore, ByteRange, Clock, Leased, LocalStore, Location, Res
 ///
 /// After a sync has failed the store refuses all puts with [`ErrorKind::Internal`](crate::ErrorKind::Internal) until it is
 /// opened again: nobody knows any more what the disk has. Reads go on.
+///
+/// [Close](Self::close) it to end. Dropping it blocks until a sync under way has ended, and is to the next start what a kill is.
 pub struct DiskStore {
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
