@@ -10,6 +10,7 @@
 
 mod buildstream;
 mod command;
+mod command_line;
 mod host;
 mod project;
 mod requirement;
@@ -17,6 +18,7 @@ mod server;
 
 pub use buildstream::{BuildStream, Services};
 pub use command::{Finished, Running};
+pub use command_line::CommandLine;
 pub use host::{process_with_argument, wait_until};
 pub use project::Project;
 pub use requirement::{BstProgram, ServerProgram, need};

@@ -1,0 +1,66 @@
+//! The program's own commands, as a person types them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::command::{Finished, Running};
+use crate::requirement::ServerProgram;
+use crate::server::Server;
+
+/// How long one command may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs `rootcellar put`, `get`, `tree` and `exec` against a server.
+#[derive(Debug)]
+pub struct CommandLine {
+    program: ServerProgram,
+    url: String,
+    directory: TempDir,
+}
+
+impl CommandLine {
+    /// Talks to `server`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for the commands' output.
+    #[must_use]
+    pub fn new(program: &ServerProgram, server: &Server) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        Self {
+            program: program.clone(),
+            url: server.url(),
+            directory,
+        }
+    }
+
+    /// A path that nothing has yet, for a command to write to.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        self.start(arguments, "output").finish(PATIENCE)
+    }
+
+    /// Starts a command whose output goes to a file called `output`.
+    pub fn start(&self, arguments: &[&str], output: &str) -> Running {
+        let mut command = Command::new(&self.program.0);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("ROOTCELLAR_ENDPOINT", &self.url);
+        Running::start(&mut command, &self.path(output))
+    }
+
+    /// Runs a shell script on the server, in `root`.
+    pub fn script(&self, root: &Path, script: &str) -> Finished {
+        let root = root.to_str().expect("temporary directories have plain names");
+        self.run(&["exec", "--root", root, "--", "sh", "-c", script])
+    }
+}
