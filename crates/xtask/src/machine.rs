@@ -28,7 +28,7 @@ const TEST_PACKAGES: &[Package] = &[
         name: "python3-venv",
         is_there: || answers("python3", &["-c", "import ensurepip, venv"]),
     },
-    // BuildStream asks its local sandbox what it can do before it builds, remotely too; without bwrap it does not start.
+    // BuildStream asks its local sandbox what it can do whenever it starts; without bwrap it ends there.
     Package {
         name: "bubblewrap",
         is_there: || answers("bwrap", &["--version"]),

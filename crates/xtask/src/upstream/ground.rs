@@ -23,7 +23,7 @@ const PYTHON_PACKAGES: &[&str] = &[
 ];
 
 /// What the tests build with: upstream's base has the same.
-const BASE_PACKAGES: &str = "tcc,libc6-dev,make,autoconf,automake";
+const BASE_PACKAGES: &str = "tcc,libc6-dev,make,autoconf,automake,python3-minimal";
 
 /// Where apt may keep the list of its repositories on a Debian 12.
 const APT_SOURCES: &[&str] = &["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];

@@ -64,6 +64,8 @@ const LEFT_OUT: &[&str] = &[
     // They run a shell whose libraries they filter out, which only a base without glibc survives.
     "--deselect=tests/integration/filter.py::test_filter_pass_integration",
     "--deselect=tests/integration/filter.py::test_filter_pass_integration_uncached",
+    // It moves /bin aside, which in a Debian is a link already.
+    "--deselect=tests/integration/symlinks.py::test_symlink_in_sandbox_path",
 ];
 
 /// What `cargo xtask upstream` was asked for.
