@@ -6,6 +6,7 @@
 
 mod banner;
 mod execution;
+mod signals;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -20,10 +21,10 @@ use rootcellar_store::{
     SystemClock,
 };
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::banner::Banner;
 use self::execution::Execution;
+use self::signals::Signals;
 use crate::cli;
 use crate::config::{self, Config};
 
@@ -47,9 +48,8 @@ pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    // Signals are caught from here on, so that one that comes early is not lost.
-    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    let mut signals = Signals::watch().context("watching for signals")?;
+    raise_open_files_limit();
     let storage = Storage::open(config).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -65,14 +65,17 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let ending = health.clone();
     let ended = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("shutting down: running actions have {} s", DRAIN_PATIENCE.as_secs());
+        signals.next().await;
+        tracing::info!(
+            "shutting down: running actions have {} s, a second signal ends them now",
+            DRAIN_PATIENCE.as_secs()
+        );
         ending.drain();
         if let Some(execution) = &execution {
-            execution.dispatcher().drain(DRAIN_PATIENCE).await;
+            tokio::select! {
+                () = execution.dispatcher().drain(DRAIN_PATIENCE) => {}
+                () = signals.next() => execution.dispatcher().drain(Duration::ZERO).await,
+            }
         }
     };
     rootcellar_grpc::server::serve(listener, routes, health, Transport::default(), ended).await?;
@@ -80,6 +83,18 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         execution.join().await;
     }
     storage.close().await
+}
+
+/// Uploads, reads and connections each hold a file; the limit that a shell starts programs with is made for programs of another
+/// time. What the operator has set as the hard limit is respected.
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "what a person reads when the server is ready")]
