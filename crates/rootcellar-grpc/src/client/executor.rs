@@ -36,7 +36,8 @@ pub struct ExecuteOptions {
 pub enum Progress {
     /// It goes on, and is in this stage. Stages may come again, and go backwards.
     Stage(Stage),
-    /// It is over. An `ExecuteResponse` with a status other than OK is [`Execution::next`]'s error instead.
+    /// It is over. The response's status may be an error, which [`check_status`](super::check_status) tells; standard output
+    /// and outputs may be there all the same.
     Done(Box<ExecuteResponse>),
 }
 
@@ -85,8 +86,8 @@ impl Execution {
     /// operation found by its name; an operation that the server has forgotten is begun anew. The caller bounds the time.
     ///
     /// # Errors
-    /// What the server says about the action, in the call or at its end: [`ErrorKind::FailedPrecondition`] with the blobs that
-    /// are [missing](Error::missing), for one.
+    /// What the server says about the request: [`ErrorKind::FailedPrecondition`] with the blobs that are
+    /// [missing](Error::missing), for one.
     pub async fn next(&mut self) -> Result<Progress> {
         loop {
             match self.update().await {
@@ -171,7 +172,6 @@ impl Execution {
                         .caused_by(error)
                         .about(&self.connection)
                 })?;
-                check_status(response.status.as_ref().unwrap_or(&Default::default()))?;
                 Ok(Progress::Done(Box::new(response)))
             }
             // The API forbids this, and some servers do it.

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use prost::Message as _;
 use prost_types::Any;
 use rootcellar_digest::{Digest, DigestFunction};
-use rootcellar_grpc::client::{ExecuteOptions, Execution, Executor, Progress};
+use rootcellar_grpc::client::{ExecuteOptions, Execution, Executor, Progress, check_status};
 use rootcellar_proto::longrunning::{Operation, operation};
 use rootcellar_proto::reapi::execution_server::{self, ExecutionServer};
 use rootcellar_proto::reapi::execution_stage::Value as Stage;
@@ -15,7 +16,7 @@ use rootcellar_proto::reapi::{
 };
 use rootcellar_reapi::{Error, ErrorKind};
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::servers;
 
@@ -106,7 +107,10 @@ async fn follow(mut execution: Execution) -> (Vec<Stage>, Result<i32, Error>) {
     loop {
         match execution.next().await {
             Ok(Progress::Stage(stage)) => stages.push(stage),
-            Ok(Progress::Done(response)) => return (stages, Ok(response.result.unwrap().exit_code)),
+            Ok(Progress::Done(response)) => {
+                let status = check_status(&response.status.clone().unwrap_or_default());
+                return (stages, status.map(|()| response.result.unwrap().exit_code));
+            }
             Err(error) => return (stages, Err(error)),
         }
     }
@@ -149,25 +153,25 @@ async fn missing_blobs_are_told_from_the_call_and_from_the_response() {
         Digest::of(DigestFunction::Blake3, b"y"),
     ];
     let status = Error::missing_blobs(missing.clone()).to_status();
+    let details = status.encode_to_vec();
     let response = ExecuteResponse {
         status: Some(status),
         ..Default::default()
     };
-    let (_, execution) = start(vec![vec![done(&response)]]).await;
-    let error = follow(execution).await.1.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.missing()),
-        (ErrorKind::FailedPrecondition, &missing[..])
-    );
+    let call = Status::with_details(Code::FailedPrecondition, "missing", details.into());
+    for answer in [done(&response), Err(call)] {
+        let (_, execution) = start(vec![vec![answer]]).await;
+        let error = follow(execution).await.1.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.missing()),
+            (ErrorKind::FailedPrecondition, &missing[..])
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_get_better_is_not_tried_again() {
-    for code in [
-        tonic::Code::InvalidArgument,
-        tonic::Code::NotFound,
-        tonic::Code::Internal,
-    ] {
+    for code in [Code::InvalidArgument, Code::NotFound, Code::Internal] {
         let (script, execution) = start(vec![vec![Err(Status::new(code, "no"))]]).await;
         assert!(follow(execution).await.1.is_err());
         assert_eq!(script.calls.lock().unwrap().len(), 1);

@@ -8,4 +8,5 @@ mod executor;
 mod faulty;
 mod misbehaviour;
 mod proxy;
+mod records;
 mod servers;

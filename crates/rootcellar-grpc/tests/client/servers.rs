@@ -7,8 +7,8 @@ use std::time::Duration;
 use rootcellar_digest::DigestFunction;
 use rootcellar_grpc::client::{Connection, Endpoint, Retry};
 use rootcellar_grpc::server::{Health, Limits, Served, Services, Transport, serve};
-use rootcellar_reapi::Functions;
-use rootcellar_store::{BlobStore, MemoryStore, Spool};
+use rootcellar_reapi::{ActionCache, ActionCacheOptions, AssetIndex, AssetOptions, Functions};
+use rootcellar_store::{BlobStore, MemoryRecords, MemoryStore, Spool, SystemClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -27,13 +27,20 @@ impl Drop for Server {
     }
 }
 
-/// The project's own server, with every digest function, over a store in memory of `bytes_max`.
+/// The project's own server, with every digest function, over a store in memory of `bytes_max`. It executes nothing.
 pub(crate) async fn own(bytes_max: u64, limits: Limits) -> Server {
     let store: Arc<dyn BlobStore> = Arc::new(MemoryStore::new(bytes_max));
     let spool_dir = tempfile::tempdir().unwrap();
     let functions = Functions::new(DigestFunction::ALL.to_vec()).unwrap();
-    let services = Services::new(store.clone(), Spool::new(spool_dir.path()), functions);
-    let Served { routes, health } = services.with_limits(limits).build();
+    let clock = Arc::new(SystemClock);
+    let records = Arc::new(MemoryRecords::new(bytes_max, clock.clone()));
+    let action_cache = ActionCache::new(records.clone(), store.clone(), ActionCacheOptions::default());
+    let assets = AssetIndex::new(records, store.clone(), clock, AssetOptions::default());
+    let services = Services::new(store.clone(), Spool::new(spool_dir.path()), functions)
+        .with_limits(limits)
+        .with_action_cache(action_cache, true)
+        .with_assets(assets);
+    let Served { routes, health } = services.build();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = serve(listener, routes, health, Transport::default(), std::future::pending());

@@ -176,7 +176,16 @@ impl Remote {
     }
 
     fn error(&self, operation: &'static str, digest: Digest, error: &reapi::Error) -> Error {
-        Error::new(kind(error.kind()), operation, error.to_string()).on(digest)
+        match error.kind() {
+            // The server's own words would only name the blob again.
+            reapi::ErrorKind::NotFound => self.absent(operation, digest),
+            other => Error::new(kind(other), operation, error.to_string()).on(digest),
+        }
+    }
+
+    fn absent(&self, operation: &'static str, digest: Digest) -> Error {
+        let reason = format!("{self} has no such blob");
+        Error::new(ErrorKind::NotFound, operation, reason).on(digest)
     }
 
     /// The error of a server that does not keep to the protocol.
@@ -214,7 +223,7 @@ impl BlobStore for Remote {
         if range.is_empty() {
             // A read without a limit reads everything: there is no way to ask for nothing.
             if !self.find_missing(&[digest]).await?.is_empty() {
-                return Err(Error::not_found("get", digest));
+                return Err(self.absent("get", digest));
             }
             return Ok(Blob::from_bytes(digest, range, Bytes::new()));
         }
