@@ -52,7 +52,14 @@ fn start_logging(filter: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes an error and the causes below it. Errors of the libraries tell their causes themselves: those are not told again.
 #[expect(clippy::print_stderr, reason = "errors of a command go to standard error")]
 fn report(error: &anyhow::Error) {
-    eprintln!("rootcellar: {error:#}");
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("rootcellar: {text}");
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use rootcellar_digest::Digest;
 use rootcellar_grpc::client::Remote;
-use rootcellar_reapi::{InputTree, TreeLimits};
+use rootcellar_reapi::InputTree;
 
 use super::fetch::{self, Failure};
+use super::missing::load_tree;
 use super::progress::Progress;
 use super::{after_writing, connect};
 use crate::cli;
@@ -43,9 +43,7 @@ async fn to_stdout(remote: &Remote, digest: Digest) -> anyhow::Result<ExitCode> 
 
 async fn directory(remote: Remote, root: Digest, path: &Path) -> anyhow::Result<ExitCode> {
     let traffic = remote.traffic();
-    let tree = InputTree::load_directories(&remote, root, &TreeLimits::default())
-        .await
-        .with_context(|| format!("the directory {root}"))?;
+    let tree = load_tree(&remote, root).await?;
     let _progress = Progress::downloading(traffic, bytes_to_fetch(&tree));
     fetch::write_directory(Arc::new(remote), &tree, path).await?;
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 pub(crate) mod exec;
 mod fetch;
 pub(crate) mod get;
+mod missing;
 mod outputs;
 mod progress;
 pub(crate) mod put;

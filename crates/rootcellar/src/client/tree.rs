@@ -4,20 +4,18 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use rootcellar_digest::Digest;
 use rootcellar_grpc::client::Remote;
-use rootcellar_reapi::{Directory, InputTree, NodeProperties, TreeLimits};
+use rootcellar_reapi::{Directory, InputTree, NodeProperties};
 
+use super::missing::load_tree;
 use super::{after_writing, connect};
 use crate::cli;
 
 /// Prints a line for each path. Only directories are fetched.
 pub(crate) async fn run(options: cli::Tree) -> anyhow::Result<ExitCode> {
     let remote = Remote::new(connect(&options.endpoint).await?);
-    let tree = InputTree::load_directories(&remote, options.digest, &TreeLimits::default())
-        .await
-        .with_context(|| format!("the directory {}", options.digest))?;
+    let tree = load_tree(&remote, options.digest).await?;
     after_writing(list(&tree, &mut BufWriter::new(io::stdout().lock())))
 }
 
@@ -141,8 +139,8 @@ impl fmt::Display for Shown<'_> {
 mod tests {
     use rootcellar_digest::DigestFunction;
     use rootcellar_proto::reapi;
-    use rootcellar_reapi::encode_directory;
     use rootcellar_reapi::functions::to_proto;
+    use rootcellar_reapi::{TreeLimits, encode_directory};
 
     use super::*;
 

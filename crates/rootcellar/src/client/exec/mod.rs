@@ -22,6 +22,7 @@ use rootcellar_reapi::{Error, ErrorKind};
 use super::connect;
 use super::fetch::{self, Failure};
 use super::get::bytes_to_fetch;
+use super::missing::Missing;
 use super::outputs::{self, Places};
 use super::progress::Progress;
 use super::tree::Shown;
@@ -31,9 +32,6 @@ use crate::cli;
 /// What a shell says of a command that was interrupted.
 const INTERRUPTED: u8 = 130;
 
-/// Missing blobs that are listed one by one.
-const LISTED_MISSING_MAX: usize = 20;
-
 /// Ends as the command ended: with its output, and its exit code.
 pub(crate) async fn run(options: cli::Exec) -> anyhow::Result<ExitCode> {
     let places = check_fetch(&options)?;
@@ -42,11 +40,12 @@ pub(crate) async fn run(options: cli::Exec) -> anyhow::Result<ExitCode> {
     let remote = Remote::new(connection.clone());
     let action = upload(&remote, &options).await?;
     let Some(response) = execute(&connection, action, &options).await? else {
+        writeln!(io::stderr(), "rootcellar: the action is cancelled").context("writing to standard error")?;
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let result = response.result.clone().unwrap_or_default();
     write_streams(&remote, function, &result).await?;
-    report(&response, &result)?;
+    report(function, &response, &result)?;
     if let Err(error) = check_status(&response.status.unwrap_or_default()) {
         return Err(explain(&error));
     }
@@ -126,22 +125,14 @@ fn in_words(stage: Stage) -> &'static str {
 
 /// An error of the server, with what to do next.
 fn explain(error: &Error) -> anyhow::Error {
-    let mut text = error.to_string();
-    let missing = error.missing();
-    for digest in missing.iter().take(LISTED_MISSING_MAX) {
-        text.push_str(&format!("\n  missing: {digest}"));
+    match (error.missing(), error.kind()) {
+        ([], ErrorKind::Unimplemented) => anyhow::anyhow!("{error}\nthis server runs no actions"),
+        ([], _) => anyhow::anyhow!("{error}"),
+        (missing, _) => anyhow::anyhow!(
+            "the server lost blobs that were uploaded just now: it may be too small to keep them; try again{}",
+            Missing(missing)
+        ),
     }
-    if missing.len() > LISTED_MISSING_MAX {
-        text.push_str(&format!("\n  and {} more", missing.len() - LISTED_MISSING_MAX));
-    }
-    match error.kind() {
-        _ if !missing.is_empty() => {
-            text.push_str("\nthey were uploaded just now: the server may be too small to keep them; try again");
-        }
-        ErrorKind::Unimplemented => text.push_str("\nthis server runs no actions"),
-        _ => {}
-    }
-    anyhow::Error::msg(text)
 }
 
 /// Writes what the command wrote.
@@ -176,7 +167,7 @@ async fn write_stream(
 }
 
 /// Tells on standard error what there is beside the output.
-fn report(response: &ExecuteResponse, result: &ActionResult) -> anyhow::Result<()> {
+fn report(function: DigestFunction, response: &ExecuteResponse, result: &ActionResult) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     if !response.message.is_empty() {
         lines.push(response.message.clone());
@@ -184,17 +175,21 @@ fn report(response: &ExecuteResponse, result: &ActionResult) -> anyhow::Result<(
     if response.cached_result {
         lines.push("the result was in the action cache".to_owned());
     }
-    let hash =
-        |digest: Option<&reapi::Digest>| digest.map_or_else(String::new, |d| format!("{}/{}", d.hash, d.size_bytes));
+    let shown = |digest: Option<&reapi::Digest>| match digest.map(|digest| from_proto(function, digest)) {
+        // As `get` wants it.
+        Some(Ok(digest)) => digest.to_string(),
+        Some(Err(error)) => format!("({error})"),
+        None => "(no digest)".to_owned(),
+    };
     for file in &result.output_files {
-        lines.push(format!("output {} {}", hash(file.digest.as_ref()), Shown(&file.path)));
+        lines.push(format!("output {} {}", shown(file.digest.as_ref()), Shown(&file.path)));
     }
     for directory in &result.output_directories {
         let digest = directory
             .root_directory_digest
             .as_ref()
             .or(directory.tree_digest.as_ref());
-        lines.push(format!("output {} {}/", hash(digest), Shown(&directory.path)));
+        lines.push(format!("output {} {}/", shown(digest), Shown(&directory.path)));
     }
     for link in outputs::links(result) {
         lines.push(format!("output {} -> {}", Shown(&link.path), Shown(&link.target)));
@@ -222,18 +217,4 @@ async fn fetch_outputs(
 /// The command's exit code as that of this program, which has 8 bits.
 fn exit_code(exit_code: i32) -> ExitCode {
     u8::try_from(exit_code).map_or(ExitCode::from(u8::MAX), ExitCode::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_listed_within_reason() {
-        let digests: Vec<_> = (0..50_u8).map(|n| Digest::of(DigestFunction::Sha256, &[n])).collect();
-        let text = explain(&Error::missing_blobs(digests.clone())).to_string();
-        assert_eq!(text.matches("\n  missing: sha256/").count(), LISTED_MISSING_MAX);
-        assert!(text.contains("and 30 more") && text.contains("try again"), "{text}");
-        assert!(text.contains(&digests[0].to_string()));
-    }
 }
