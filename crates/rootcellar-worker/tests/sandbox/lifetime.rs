@@ -109,9 +109,9 @@ fn background_processes_end() {
 
 fn daemons_end_with_the_command() {
     let (fixture, nap) = (Fixture::new(), unique_nap());
-    let daemon = format!("(setsid sh -c 'trap \"\" TERM HUP INT; echo up; sleep {nap} & wait' &)");
-    let ran = run(fixture.script(&format!("{daemon}; until ps | grep -q '[s]leep {nap}'; do :; done")));
-    assert_eq!((ran.code(), ran.stdout.as_str(), count_with(&nap)), (0, "up\n", 0));
+    let daemon = format!("(setsid sh -c 'trap \"\" TERM HUP INT; sleep {nap} & touch /tmp/up; wait' &)");
+    let ran = run(fixture.script(&format!("{daemon}; until test -e /tmp/up; do :; done; exit 4")));
+    assert_eq!((ran.code(), count_with(&nap)), (4, 0));
 }
 
 /// Starts a command that sleeps, with two more processes, and returns when all of them do.
