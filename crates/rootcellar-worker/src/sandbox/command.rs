@@ -21,6 +21,13 @@ use super::sys;
 /// The soft limit of open files: programs that use `select`, or close every possible descriptor, expect this.
 const OPEN_FILES_AT_START: u64 = 1024;
 
+/// The limit of core dumps. One byte is less than any dump, and the only value at which the kernel does not start the host's
+/// crash handler either: that would run outside the sandbox on whatever a command left in its memory.
+const CORE_BYTES: u64 = 1;
+
+/// The stack that programs start with, as on most systems; a server may have been given another one.
+const STACK_BYTES_AT_START: u64 = 8 << 20;
+
 /// The longest name that a file can have (`NAME_MAX`): a longer one is on nobody's path.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -111,14 +118,8 @@ impl Command {
 
     /// Turns this process into the command; returns only to say why not.
     fn become_command(&self, keep: &File) -> Report {
-        match self.prepare(keep) {
-            Err(failure) => return Report::Failed(failure),
-            Ok(()) if self.personality == Personality::Bits32 => {
-                if let Err(error) = sys::become_32_bit() {
-                    return Report::Failed(failed("become a 32-bit process")(error));
-                }
-            }
-            Ok(()) => {}
+        if let Err(failure) = self.prepare(keep) {
+            return Report::Failed(failure);
         }
         let directory = &self.working_directory;
         let message = match chdir(directory) {
@@ -138,6 +139,7 @@ impl Command {
         dup2_stdout(&self.stdout).map_err(failed("set stdout"))?;
         dup2_stderr(&self.stderr).map_err(failed("set stderr"))?;
         set_limits(&self.limits)?;
+        sys::set_personality(self.personality == Personality::Bits32).map_err(failed("set the personality"))?;
         umask(Mode::from_raw_mode(0o022));
         sys::reset_signals().map_err(failed("reset signals"))?;
         sys::close_descriptors_but(keep.as_raw_fd()).map_err(failed("close descriptors"))
@@ -200,14 +202,15 @@ fn c_strings(strings: impl IntoIterator<Item = OsString>) -> Result<Vec<CString>
 }
 
 fn set_limits(limits: &Limits) -> Result<(), Failure> {
-    let open_files_hard = limits
-        .open_files
-        .min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
+    let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let open_files = limits.open_files.min(hard(Resource::Nofile));
+    let stack = hard(Resource::Stack);
     let bounds = [
-        (Resource::Core, Some((0, 0))),
+        (Resource::Core, Some((CORE_BYTES, CORE_BYTES))),
+        (Resource::Stack, Some((STACK_BYTES_AT_START.min(stack), stack))),
         (
             Resource::Nofile,
-            Some((OPEN_FILES_AT_START.min(open_files_hard), open_files_hard)),
+            Some((OPEN_FILES_AT_START.min(open_files), open_files)),
         ),
         (Resource::Nproc, limits.processes.map(|count| (count, count))),
         (Resource::Fsize, limits.file_bytes.map(|bytes| (bytes, bytes))),

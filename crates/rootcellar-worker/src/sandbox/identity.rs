@@ -20,6 +20,9 @@ use super::spec::Identity;
 /// The highest capability that a kernel could know: one word of bits.
 const CAPABILITIES_MAX: u32 = 63;
 
+/// Ids that root can try to map; any that are not root's do.
+const NOBODY: u32 = 65_534;
+
 /// Whether this process may map ids other than its own, and change groups.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MappingPower(bool);
@@ -29,7 +32,12 @@ impl MappingPower {
         let held = rustix::thread::capabilities(None)
             .map_err(failed("read capabilities"))?
             .effective;
-        Ok(Self(held.contains(CapabilitySet::SETUID | CapabilitySet::SETGID)))
+        // The root of a rootless container has the capabilities, but gave up changing groups when it was mapped.
+        let setgroups = fs::read_to_string("/proc/self/setgroups").map_err(failed("read /proc/self/setgroups"))?;
+        let may_change_groups = setgroups.trim_end() != "deny";
+        Ok(Self(
+            may_change_groups && held.contains(CapabilitySet::SETUID | CapabilitySet::SETGID),
+        ))
     }
 }
 
@@ -54,18 +62,36 @@ pub(super) fn map_ids(child: Pid, identity: Identity, power: MappingPower) -> Re
     write("gid_map", &format!("{gid} {host_gid} 1\n"))
 }
 
-/// Refuses to map to the machine's root. Inside a container that maps root to somebody else, 0 is not that.
+/// Refuses to map to the machine's root.
 fn refuse_host_root(identity: Identity) -> Result<(), Failure> {
-    for (host_id, file) in [(identity.host_uid, "uid_map"), (identity.host_gid, "gid_map")] {
-        let path = format!("/proc/self/{file}");
-        let map = fs::read_to_string(&path).map_err(failed(format!("read {path}")))?;
-        if host_id == 0 && maps_zero_to_zero(&map) {
-            return Err(Failure::unfit(
-                "a sandbox is never mapped to the root of the host: choose another id",
-            ));
-        }
+    if is_host_root(identity.host_uid, "uid_map")? || is_host_root(identity.host_gid, "gid_map")? {
+        return Err(Failure::unfit(
+            "a sandbox is never mapped to the root of the host: choose another id",
+        ));
     }
     Ok(())
+}
+
+/// Tells whether an id is the machine's root. In a container that maps its root to somebody else, 0 is not.
+fn is_host_root(id: u32, map: &str) -> Result<bool, Failure> {
+    let path = format!("/proc/self/{map}");
+    let map = fs::read_to_string(&path).map_err(failed(format!("read {path}")))?;
+    Ok(id == 0 && maps_zero_to_zero(&map))
+}
+
+/// Returns an identity that can be tried out: of this process, or of nobody if this is the machine's root.
+pub(super) fn for_trial() -> Result<Identity, Failure> {
+    let own = Identity::own(0, 0);
+    let privileged = is_host_root(own.host_uid, "uid_map")? || is_host_root(own.host_gid, "gid_map")?;
+    Ok(if privileged {
+        Identity {
+            host_uid: NOBODY,
+            host_gid: NOBODY,
+            ..own
+        }
+    } else {
+        own
+    })
 }
 
 fn maps_zero_to_zero(map: &str) -> bool {

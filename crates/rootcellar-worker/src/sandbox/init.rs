@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, umask, wait};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::system::{setdomainname, sethostname};
 
 use super::command::{Command, Started};
@@ -19,9 +18,11 @@ use super::error::{Failure, SandboxErrorKind, failed};
 use super::identity::{self, MappingPower};
 use super::message::Report;
 use super::order::Order;
+use super::reaper::{Reaper, end_all_others};
 use super::root::{self, HostTrees};
+use super::seccomp::{self, Listener};
 use super::spec::{Network, SandboxSpec};
-use super::{seccomp, sys};
+use super::sys;
 
 /// What a kernel that was never told calls its NIS domain.
 const NO_DOMAIN: &[u8] = b"(none)";
@@ -59,6 +60,7 @@ fn live(
     launcher: &mut UnixStream,
 ) -> Result<Report, Failure> {
     wait_until_mapped(launcher)?;
+    rustix::thread::set_name(c"sandbox-init").map_err(failed("name the process"))?;
     let spec = &order.spec;
     sys::unshare("mount", libc::CLONE_NEWNS)?;
     root::leave_host_propagation()?;
@@ -67,14 +69,15 @@ fn live(
     leave_host_namespaces(spec)?;
     umask(Mode::empty());
     root::enter(trees, spec)?;
-    renounce()?;
+    let listener = renounce()?;
     die_with_the_launcher(launcher)?;
 
     let command = Command::new(order)?;
+    let reaper = Reaper::new()?;
     let begin = Instant::now();
     match command.start()? {
         Started::Running(pid) => {
-            let wait_status = reap_until_end_of(pid)?;
+            let wait_status = reaper.run_until_end_of(pid, listener.as_ref())?;
             let wall = begin.elapsed();
             end_all_others()?;
             Ok(Report::Ended { wait_status, wall })
@@ -100,8 +103,9 @@ fn leave_host_namespaces(spec: &SandboxSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives up all power and all secrets; what is started from here on has none either.
-fn renounce() -> Result<(), Failure> {
+/// Gives up all power and all secrets; what is started from here on has none either. Returns the calls that the filter
+/// leaves to this process.
+fn renounce() -> Result<Option<Listener>, Failure> {
     sys::join_new_session_keyring().map_err(failed("join a new session keyring"))?;
     identity::drop_all_power()?;
     identity::hide_from_same_user()?;
@@ -122,32 +126,5 @@ fn die_with_the_launcher(launcher: &UnixStream) -> Result<(), Failure> {
             errno: 0,
         }),
         Err(errno) => Err(failed("look for the launcher")(errno)),
-    }
-}
-
-/// Reaps whatever ends, orphans of the command included, until the command itself ends; returns its wait status.
-fn reap_until_end_of(command: Pid) -> Result<i32, Failure> {
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == command => return Ok(status.as_raw()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed("wait for the command")(errno)),
-        }
-    }
-}
-
-/// Kills and reaps what the command left behind. The kernel would do it when this process ends, but would not count
-/// what those processes used.
-fn end_all_others() -> Result<(), Failure> {
-    match sys::kill_all_others_in_pid_namespace() {
-        Ok(()) | Err(Errno::SRCH) => {}
-        Err(errno) => return Err(failed("kill what the command left behind")(errno)),
-    }
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::CHILD) => return Ok(()),
-            Err(errno) => return Err(failed("reap what the command left behind")(errno)),
-        }
     }
 }

@@ -105,16 +105,17 @@ fn see_to_its_end(
 ) -> Result<FinalReport, Failure> {
     // A write that does not arrive means that init is gone already, which is what the wait below finds out.
     let go = prepared.is_ok() && ours.write_all(&GO).is_ok();
-    let killed = !go || !init_spoke_first(server, &ours)?;
-    if killed {
+    let spoke = if go { init_spoke_first(server, &ours) } else { Ok(false) };
+    if !matches!(spoke, Ok(true)) {
         kill_process(init, Signal::KILL).map_err(failed("kill the sandbox"))?;
     }
     let (status, usage) = sys::wait_with_usage(init).map_err(failed("wait for the sandbox"))?;
     prepared?;
+    let killed = go && !spoke?;
     let bytes = read_what_was_said(ours).map_err(failed("read the report of the sandbox"))?;
     let report = match Report::decode(&bytes) {
         Ok(report) => report,
-        Err(_) if killed && go => Report::Killed,
+        Err(_) if killed => Report::Killed,
         Err(_) => Report::Failed(ended_silently(status)),
     };
     Ok(FinalReport { report, usage })

@@ -31,7 +31,9 @@ mod launcher;
 mod message;
 mod mounts;
 mod order;
+mod probe;
 mod proc;
+mod reaper;
 mod root;
 mod running;
 mod seccomp;
@@ -40,6 +42,7 @@ mod sys;
 
 pub use error::{SandboxError, SandboxErrorKind};
 pub use message::Usage;
+pub use probe::ProbedPart;
 pub use running::{Finished, Outcome, Running, Sandbox};
 pub use spec::{Bind, DEFAULT_PATH, Identity, Limits, Network, Personality, Root, SandboxSpec, Subtree};
 
@@ -64,13 +67,20 @@ pub fn run_if_helper() {
 }
 
 fn help() -> io::Result<()> {
+    // A server may hold descriptors that were not marked to be closed, from libraries or from whoever started it.
+    sys::close_what_was_inherited()?;
     let server = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Standard input would keep the server's socket open in every process that is started from here.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    // Whoever lists processes should not read "exe".
+    rustix::thread::set_name(c"sandbox")?;
     // A key pressed at the server's terminal is for the server: it decides what becomes of its sandboxes.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
-    launcher::serve(server)
+    match std::env::args_os().nth(2) {
+        Some(word) if word == running::PROBE_ARGUMENT => probe::serve(server),
+        _ => launcher::serve(server),
+    }
 }
 
 fn complain(error: &io::Error) -> i32 {

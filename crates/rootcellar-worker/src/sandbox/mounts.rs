@@ -127,7 +127,8 @@ impl Place {
             inside
         };
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::IN_ROOT;
-        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW | kind;
+        // No `NOFOLLOW`: with it, a link at the very end would be opened instead of refused.
+        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
         let name = Path::new("/").join(inside).display().to_string();
         match openat2(root, inside, flags, Mode::empty(), resolve) {
             Ok(fd) => Ok(Self { fd, name }),

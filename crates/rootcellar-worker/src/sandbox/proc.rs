@@ -6,6 +6,8 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::error::Failure;
 use super::mounts::{Detached, INERT, Place};
 
@@ -32,7 +34,16 @@ const MASKED: [&str; 14] = [
 
 /// Makes the file system; where it will be mounted need not exist yet.
 pub(super) fn make() -> Result<Detached, Failure> {
-    Detached::filesystem("proc", &[], INERT)
+    Detached::filesystem("proc", &[], INERT).map_err(|failure| {
+        if failure.errno != Errno::PERM.raw_os_error() {
+            return failure;
+        }
+        // The kernel gives a user namespace no more of /proc than its maker sees, and most containers see a masked one.
+        Failure {
+            step: format!("{} (is this a container whose own /proc is masked?)", failure.step),
+            ..failure
+        }
+    })
 }
 
 /// Mounts it at `/proc`, and covers what is not for the command. Wants `/dev/null` in place.

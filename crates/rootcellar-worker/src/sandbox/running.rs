@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,10 +18,14 @@ use tokio::process::{Child, Command};
 use super::error::{SandboxError, SandboxErrorKind};
 use super::message::{FinalReport, REPORT_BYTES_MAX, Report, SPEC_BYTES_MAX, Usage, encode_spec};
 use super::order::send_header;
+use super::probe::{self, PROBE_BYTES_MAX, ProbedPart};
 use super::spec::SandboxSpec;
 
 /// The hidden first argument that turns the program into the helper.
 pub(super) const HELPER_ARGUMENT: &str = "sandbox-init";
+
+/// The second argument that makes the helper try things out instead of taking an order.
+pub(super) const PROBE_ARGUMENT: &str = "probe";
 
 /// Starts sandboxes, each in a process of its own.
 #[derive(Clone, Debug)]
@@ -95,7 +99,7 @@ impl Sandbox {
         let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
         ours.set_nonblocking(true)
             .map_err(machine("make a socket non-blocking"))?;
-        let helper = self.spawn(theirs)?;
+        let helper = self.spawn(theirs, &[])?;
         send_header(&ours, bytes.len(), &spec, [&stdout, &stderr]).map_err(machine("send the order"))?;
         drop((spec, stdout, stderr));
         let mut socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
@@ -107,9 +111,33 @@ impl Sandbox {
         })
     }
 
-    fn spawn(&self, socket: StdUnixStream) -> Result<Child, SandboxError> {
+    /// Tries on this machine what a sandbox is made of, part by part, without running anything.
+    ///
+    /// # Errors
+    /// `Machine` or `Lost` if not even the helper can be started or heard.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub async fn probe(&self) -> Result<Vec<ProbedPart>, SandboxError> {
+        let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
+        ours.set_nonblocking(true)
+            .map_err(machine("make a socket non-blocking"))?;
+        let mut helper = self.spawn(theirs, &[PROBE_ARGUMENT])?;
+        let mut bytes = Vec::new();
+        let socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
+        socket
+            .take(PROBE_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(machine("read the findings"))?;
+        let status = helper.wait().await.map_err(machine("wait for the helper"))?;
+        probe::decode(&bytes).map_err(lost(status))
+    }
+
+    fn spawn(&self, socket: StdUnixStream, arguments: &[&str]) -> Result<Child, SandboxError> {
         Command::new(&self.program)
             .arg(HELPER_ARGUMENT)
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(socket)))
             .stdout(Stdio::null())
@@ -145,13 +173,7 @@ impl Running {
     pub async fn wait(&mut self) -> Result<Finished, SandboxError> {
         while self.read_more().await.map_err(machine("read the report"))? {}
         let status = self.helper.wait().await.map_err(machine("wait for the helper"))?;
-        let report = FinalReport::decode(&self.report).map_err(|error| {
-            SandboxError::new(
-                SandboxErrorKind::Lost,
-                format!("the helper ended without a report ({status})"),
-                Some(error),
-            )
-        })?;
+        let report = FinalReport::decode(&self.report).map_err(lost(status))?;
         finished(report)
     }
 
@@ -192,4 +214,11 @@ fn exited(wait_status: i32) -> Outcome {
 
 fn machine(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> SandboxError {
     move |source| SandboxError::new(SandboxErrorKind::Machine, step, Some(source))
+}
+
+fn lost(status: ExitStatus) -> impl FnOnce(std::io::Error) -> SandboxError {
+    move |source| {
+        let step = format!("the helper ended without a report ({status})");
+        SandboxError::new(SandboxErrorKind::Lost, step, Some(source))
+    }
 }

@@ -13,6 +13,9 @@ pub const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The longest host name that Linux takes (`__NEW_UTS_LEN`).
 const HOSTNAME_BYTES_MAX: usize = 64;
 
+/// The most willing that a process can be to die (`OOM_SCORE_ADJ_MAX`).
+const OOM_SCORE_MAX: u16 = 1000;
+
 /// Describes one command and the sandbox it runs in.
 #[derive(Debug)]
 pub struct SandboxSpec {
@@ -89,7 +92,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Maps to the ids of the calling process: the only choice of a server that is not root.
+    /// Maps to the ids of the calling process: the only choice of a server that is not root. Such a server cannot take
+    /// its other groups from the command either. Root is refused when the sandbox starts.
     pub fn own(uid: u32, gid: u32) -> Self {
         let host_uid = rustix::process::geteuid().as_raw();
         let host_gid = rustix::process::getegid().as_raw();
@@ -192,6 +196,12 @@ impl SandboxSpec {
             let length = self.hostname.len();
             return Err(SandboxError::unfit(format!(
                 "host name of {length} bytes, not 1 to {HOSTNAME_BYTES_MAX}"
+            )));
+        }
+        if self.limits.oom_score_adj > OOM_SCORE_MAX {
+            let score = self.limits.oom_score_adj;
+            return Err(SandboxError::unfit(format!(
+                "out-of-memory score {score}, more than {OOM_SCORE_MAX}"
             )));
         }
         self.paths().try_for_each(|(what, path)| check_path(what, path))

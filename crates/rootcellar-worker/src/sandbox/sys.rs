@@ -18,8 +18,12 @@ use rustix::process::Pid;
 use super::error::{Failure, failed};
 use super::message::Usage;
 
-/// The personality of linux/personality.h that makes a machine call itself by its 32-bit name.
+/// The personalities of linux/personality.h: the usual one, and the one that calls a machine by its 32-bit name.
+const PER_LINUX: libc::c_ulong = 0;
 const PER_LINUX32: libc::c_ulong = 8;
+
+/// The highest signal number.
+const SIGNALS_MAX: libc::c_int = 64;
 
 /// The exit code of a child that panicked. Nobody reads it: the missing report says it.
 const PANICKED: i32 = 101;
@@ -125,6 +129,11 @@ pub(super) fn close_descriptors_but(kept: RawFd) -> io::Result<()> {
     close_range(kept.max(2) + 1, libc::c_uint::MAX)
 }
 
+/// Closes every descriptor from 3 up, for a process that has just begun and has opened none itself.
+pub(super) fn close_what_was_inherited() -> io::Result<()> {
+    close_range(3, libc::c_uint::MAX)
+}
+
 /// Closes descriptors of the parent that a child was born with, and whose owners it will neither use nor drop.
 pub(super) fn close_inherited(descriptors: [RawFd; 2]) {
     for descriptor in descriptors {
@@ -136,6 +145,21 @@ pub(super) fn close_inherited(descriptors: [RawFd; 2]) {
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
     // SAFETY: no pointers. The caller's contract is that nothing uses the closed descriptors any more.
     checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
+/// Returns a descriptor that tells of children that end, and stops them from telling otherwise.
+pub(super) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by `sigemptyset` before it is used, and outlives the calls.
+    let descriptor = unsafe {
+        let mut signals: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGCHLD);
+        checked(libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, ptr::null_mut()).into())?;
+        libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    checked(descriptor.into())?;
+    // SAFETY: the descriptor is fresh and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Moves this process to a new namespace of its own.
@@ -156,44 +180,48 @@ pub(super) fn kill_all_others_in_pid_namespace() -> rustix::io::Result<()> {
     }
 }
 
-/// Gives this process a new, empty session keyring, so that it does not possess the server's keys.
+/// Gives this process a new, empty session keyring, so that it does not possess the server's keys. A kernel without
+/// keyrings has nothing to hide.
 pub(super) fn join_new_session_keyring() -> io::Result<()> {
     let name: *const libc::c_char = ptr::null();
     // SAFETY: a null name asks for an anonymous keyring.
-    checked(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) })
+    let joined = checked(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) });
+    match joined {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        joined => joined,
+    }
 }
 
-/// Makes `uname` report the 32-bit sibling of this machine, for this process and its children.
-pub(super) fn become_32_bit() -> io::Result<()> {
+/// Makes `uname` report this machine, or its 32-bit sibling, for this process and its children; all other traits that
+/// a personality can have are the usual ones.
+pub(super) fn set_personality(bits_32: bool) -> io::Result<()> {
     // SAFETY: no pointers.
-    checked(libc::c_long::from(unsafe { libc::personality(PER_LINUX32) }))
+    checked(unsafe { libc::personality(if bits_32 { PER_LINUX32 } else { PER_LINUX }) }.into())
 }
 
 /// Sets every signal to its default and unblocks all of them.
 pub(super) fn reset_signals() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // The answer does not matter: SIGKILL and SIGSTOP, and the two that libc keeps for itself, cannot be set.
-        // SAFETY: SIG_DFL is a valid disposition and installs no code.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's `struct sigaction`, which has three or four words: SIG_DFL, no flags, an empty mask.
+    let default = [0_u64; 4];
+    let mask_bytes = size_of::<u64>();
+    let old: *mut u64 = ptr::null_mut();
+    for signal in 1..=SIGNALS_MAX {
+        // The answer does not matter: SIGKILL and SIGSTOP cannot be set. libc's own call would spare the two signals
+        // that it keeps for itself, which may be ignored too.
+        // SAFETY: `default` is at least as large as what the kernel reads, and installs no code.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, mask_bytes) };
     }
-    // SAFETY: a zeroed set is the empty one on Linux; the pointers are valid or null as the call allows.
+    // SAFETY: the set is one word of bits, as many bytes as are passed.
     let result = unsafe {
-        let none: libc::sigset_t = zeroed();
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut())
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            default.as_ptr(),
+            old,
+            mask_bytes,
+        )
     };
-    checked(result.into())
-}
-
-/// Installs a seccomp filter for this process and all it will start (seccomp(2)).
-pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
-    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let program = libc::sock_fprog {
-        len: length,
-        filter: program.as_ptr().cast_mut(),
-    };
-    let operation = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: `program` points to `len` instructions, which the kernel copies and checks.
-    checked(unsafe { libc::syscall(libc::SYS_seccomp, operation, 0, &raw const program) })
+    checked(result)
 }
 
 /// Brings the loopback interface of this network namespace up.

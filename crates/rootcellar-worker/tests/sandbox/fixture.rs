@@ -181,9 +181,15 @@ pub(crate) fn run(spec: SandboxSpec) -> Ran {
     try_run(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, for which it has a minute.
 pub(crate) fn try_run(spec: SandboxSpec) -> Result<Ran, SandboxError> {
-    block_on(async { start(spec).await.end().await })
+    let described = format!("{:?}", spec.arguments);
+    block_on(async {
+        let end = start(spec).await.end();
+        tokio::time::timeout(Duration::from_secs(60), end)
+            .await
+            .unwrap_or_else(|_| panic!("{described} does not end"))
+    })
 }
 
 fn content(file: &mut File) -> String {

@@ -5,9 +5,11 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// The user that claims are run as for the second time: Debian's `nobody`.
+use crate::limits::cgroup_parent;
+
+/// The user that claims are run as the second and third time: Debian's `nobody`.
 const UNPRIVILEGED: &str = "65534";
-/// Tells the second run that it is one.
+/// Tells a later run that it is one.
 const SECOND_RUN: &str = "--without-privileges";
 
 /// One claim about the sandbox.
@@ -21,6 +23,11 @@ pub(crate) struct Claim {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Root,
+    /// A user without privileges: the second run has one.
+    NoRoot,
+    Gcc,
+    /// Somewhere to make a control group.
+    Cgroup,
 }
 
 struct Options {
@@ -106,8 +113,20 @@ impl Need {
     fn unmet(&self) -> Option<Unmet> {
         let second_run = env::args().any(|argument| argument == SECOND_RUN);
         match self {
-            Need::Root if !is_root() => Some(Unmet {
+            Self::Root if !is_root() => Some(Unmet {
                 text: "not run as root",
+                by_design: second_run,
+            }),
+            Self::NoRoot if is_root() => Some(Unmet {
+                text: "run as root",
+                by_design: true,
+            }),
+            Self::Gcc if !Path::new("/usr/bin/gcc").exists() => Some(Unmet {
+                text: "no gcc",
+                by_design: false,
+            }),
+            Self::Cgroup if cgroup_parent().is_none() => Some(Unmet {
+                text: "no cgroups to use",
                 by_design: second_run,
             }),
             _ => None,
@@ -123,23 +142,32 @@ fn unmet_by_all() -> Option<Unmet> {
     })
 }
 
+/// Whether this is the root of the machine, not of a container that maps it to somebody else.
 pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    rustix::process::geteuid().is_root() && map.split_ascii_whitespace().take(2).eq(["0", "0"])
 }
 
-/// Runs the same claims again as a user without privileges, if this one has any.
+/// Runs the same claims again as a user without privileges, and as the root of a rootless container, if this is root.
 fn run_without_privileges() -> bool {
     if !is_root() {
         return true;
     }
-    println!("again without privileges:");
-    let identity = [("--reuid", UNPRIVILEGED), ("--regid", UNPRIVILEGED)];
-    let status = Command::new("setpriv")
-        .args(identity.iter().flat_map(|(flag, id)| [*flag, *id]))
-        .arg("--clear-groups")
-        .arg(env::current_exe().expect("a program has a path"))
-        .args(env::args().skip(1))
-        .arg(SECOND_RUN)
-        .status();
-    status.expect("setpriv of util-linux starts").success()
+    let runs: [(&str, &[&str]); 2] = [
+        ("as a user without privileges", &[]),
+        ("as the root of a container", &["unshare", "-r"]),
+    ];
+    let held = runs.map(|(title, wrapper)| {
+        println!("again, {title}:");
+        let ids = ["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"];
+        let status = Command::new("setpriv")
+            .args(ids)
+            .args(wrapper)
+            .arg(env::current_exe().expect("a program has a path"))
+            .args(env::args().skip(1))
+            .arg(SECOND_RUN)
+            .status();
+        status.expect("setpriv of util-linux starts").success()
+    });
+    held == [true, true]
 }

@@ -23,6 +23,26 @@ pub(crate) fn count_with(word: &str) -> usize {
         .count()
 }
 
+/// Waits for a process that has `word` in its command line, and returns it.
+pub(crate) fn with(word: &str) -> u32 {
+    let has = |pid: &u32| command_line(*pid).split('\0').any(|argument| argument == word);
+    let mut found = None;
+    wait_until(|| {
+        found = pids().find(has);
+        found.is_some()
+    });
+    found.expect("the wait ends when there is one")
+}
+
+/// Returns a line of `/proc/pid/status`, without its name.
+pub(crate) fn status_field(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    line.expect("the kernel writes it").to_owned()
+}
+
 /// Waits for something that nobody reports.
 pub(crate) fn wait_until(mut happened: impl FnMut() -> bool) {
     let begin = Instant::now();

@@ -9,11 +9,15 @@
 //! unknown way ends the process. For all but five calls it looks at architecture and number only, so that the kernel
 //! finds out once which numbers are always allowed, and does not run the filter for them.
 
+mod hidden_sockets;
+mod listener;
 mod program;
 mod tables;
 
+pub(super) use hidden_sockets::answer_one;
+pub(super) use listener::Listener;
+
 use super::error::{Failure, failed};
-use super::sys;
 
 /// What to do about one system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +32,9 @@ enum Rule {
     NoTyping,
     /// Allowed for local and internet sockets, and to ask about the network's state.
     KnownFamilies,
-    /// The old way to all socket calls: its `socket` has the family in memory, out of the filter's sight, and is refused.
-    NoHiddenSocket,
+    /// The old way to all socket calls: its `socket` has the family in memory, out of the filter's sight, so that init
+    /// decides.
+    AskInit,
 }
 
 /// One way into the kernel, and what it must not be used for.
@@ -44,6 +49,14 @@ struct Abi {
 }
 
 /// Installs the filter for this process and all that it starts. Wants `no_new_privs`.
-pub(super) fn install() -> Result<(), Failure> {
-    sys::install_filter(&program::assemble(tables::ABIS)).map_err(failed("install the seccomp filter"))
+///
+/// Returns what the filter leaves to its installer to decide, where there is such a thing.
+pub(super) fn install() -> Result<Option<Listener>, Failure> {
+    let program = program::assemble(tables::ABIS);
+    let installed = if tables::ASKS_INIT {
+        listener::install_with_listener(&program).map(Some)
+    } else {
+        listener::install(&program).map(|()| None)
+    };
+    installed.map_err(failed("install the seccomp filter"))
 }

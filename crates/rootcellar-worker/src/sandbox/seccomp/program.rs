@@ -101,12 +101,21 @@ fn block(rule: Rule) -> Vec<sock_filter> {
             allow(),
             refuse(EAFNOSUPPORT),
         ],
-        Rule::NoHiddenSocket => vec![
+        Rule::AskInit => vec![
             load(argument(0)),
             if_equal(SOCKETCALL_SOCKET, 0, 1),
-            refuse(EPERM),
+            instruction(RETURN, libc::SECCOMP_RET_USER_NOTIF),
             allow(),
         ],
+    }
+}
+
+/// Tells what the block of `KnownFamilies` decides, for arguments that the filter cannot see.
+pub(super) fn is_known_family(family: u32, protocol: u32) -> bool {
+    match i32::try_from(family) {
+        Ok(AF_UNIX | AF_INET | AF_INET6) => true,
+        Ok(AF_NETLINK) => protocol == NETLINK_ROUTE.unsigned_abs(),
+        _ => false,
     }
 }
 
@@ -140,4 +149,127 @@ fn instruction(code: u16, k: u32) -> sock_filter {
 /// A comparison with `k`, and how many instructions to skip after it.
 fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_USER_NOTIF};
+
+    use super::super::tables::{AARCH64, ARM, I386, RISCV64, X86_64};
+    use super::*;
+
+    const ALL: [Abi; 5] = [X86_64, I386, AARCH64, ARM, RISCV64];
+
+    /// Runs a program as the kernel would.
+    fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u32; 3]) -> u32 {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let taken = |condition: bool| usize::from(if condition { jt } else { jf });
+            at += 1;
+            match code {
+                LOAD => {
+                    loaded = match k {
+                        NUMBER => number,
+                        ARCH => arch,
+                        _ => arguments[usize::try_from((k - 16) / 8).unwrap()],
+                    }
+                }
+                JUMP => at += usize::try_from(k).unwrap(),
+                JUMP_IF_EQUAL => at += taken(loaded == k),
+                JUMP_IF_AT_LEAST => at += taken(loaded >= k),
+                JUMP_IF_ANY_BIT => at += taken(loaded & k != 0),
+                RETURN => return k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_of_every_table_gets_what_its_rule_says() {
+        let program = assemble(&ALL);
+        let (eperm, enosys) = (SECCOMP_RET_ERRNO | 1, SECCOMP_RET_ERRNO | 38);
+        for abi in &ALL {
+            let answer = |number: u32, arguments| run(&program, abi.audit_arch, number, arguments);
+            for (name, number, rule) in abi.calls.iter().chain(EVERYWHERE) {
+                let (harmless, harmful, expected) = match rule {
+                    Rule::Refuse => (None, [0, 0, 0], eperm),
+                    Rule::Absent => (None, [0, 0, 0], enosys),
+                    Rule::NoNewNamespace => (Some([0x11, 0, 0]), [0x1000_0011, 0, 0], eperm),
+                    Rule::NoTyping => (Some([0, 0x5413, 0]), [0, 0x541C, 0], eperm),
+                    Rule::KnownFamilies => (Some([16, 3, 0]), [16, 3, 9], SECCOMP_RET_ERRNO | 97),
+                    Rule::AskInit => (Some([8, 0, 0]), [1, 0, 0], SECCOMP_RET_USER_NOTIF),
+                };
+                assert_eq!(answer(*number, harmful), expected, "{name}");
+                assert!(
+                    harmless.is_none_or(|arguments| answer(*number, arguments) == SECCOMP_RET_ALLOW),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn all_other_calls_are_allowed() {
+        let program = assemble(&ALL);
+        for abi in &ALL {
+            let filtered = |number| abi.calls.iter().chain(EVERYWHERE).any(|(_, other, _)| *other == number);
+            for number in (0..1000).filter(|number| !filtered(*number)) {
+                assert_eq!(
+                    run(&program, abi.audit_arch, number, [0, 0, 0]),
+                    SECCOMP_RET_ALLOW,
+                    "{number}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_ways_into_the_kernel_are_closed() {
+        let program = assemble(&ALL);
+        assert_eq!(run(&program, 0xC000_0016, 39, [0, 0, 0]), SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(
+            run(&program, X86_64.audit_arch, 0x4000_0027, [0, 0, 0]),
+            SECCOMP_RET_ERRNO | 38
+        );
+    }
+
+    #[test]
+    fn hidden_arguments_are_judged_as_visible_ones() {
+        let program = assemble(&[X86_64]);
+        for (family, protocol) in (0..64).flat_map(|family| [(family, 0), (family, 9)]) {
+            let visible = run(&program, X86_64.audit_arch, 41, [family, 1, protocol]) == SECCOMP_RET_ALLOW;
+            assert_eq!(is_known_family(family, protocol), visible, "{family} {protocol}");
+        }
+    }
+
+    /// Compares the tables with the kernel's headers, where they are installed.
+    #[test]
+    fn the_tables_agree_with_the_kernels_headers() {
+        let headers = [
+            (X86_64, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+            (I386, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h"),
+            (AARCH64, "/usr/include/asm-generic/unistd.h"),
+        ];
+        for (abi, header) in headers {
+            let Ok(text) = fs::read_to_string(header) else {
+                println!("skipped {header}: not installed");
+                continue;
+            };
+            for (name, number, _) in abi.calls.iter().chain(EVERYWHERE) {
+                let defined = text.lines().find_map(|line| {
+                    line.strip_prefix("#define __NR_")?
+                        .strip_prefix(name)?
+                        .strip_prefix(' ')
+                });
+                // An older header does not know the youngest calls.
+                assert!(
+                    defined.is_none_or(|value| value.trim() == number.to_string()),
+                    "{name} of {header}: {defined:?}"
+                );
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The numbers of the filtered system calls, one table for each way into the kernel (the kernel's `syscall.tbl` files).
 
-use super::Rule::{Absent, KnownFamilies, NoHiddenSocket, NoNewNamespace, NoTyping, Refuse};
+use super::Rule::{Absent, AskInit, KnownFamilies, NoNewNamespace, NoTyping, Refuse};
 use super::{Abi, Rule};
 
 /// One row: name, number, rule.
@@ -17,27 +17,27 @@ const LITTLE_ENDIAN: u32 = 0x4000_0000;
 /// From here up lie the numbers of x32, which calls itself `x86_64`.
 const X32_NUMBERS: u32 = 0x4000_0000;
 
-const X86_64: Abi = Abi {
+pub(super) const X86_64: Abi = Abi {
     audit_arch: EM_X86_64 | BITS_64 | LITTLE_ENDIAN,
     numbers_end: Some(X32_NUMBERS),
     calls: X86_64_CALLS,
 };
-const I386: Abi = Abi {
+pub(super) const I386: Abi = Abi {
     audit_arch: EM_386 | LITTLE_ENDIAN,
     numbers_end: None,
     calls: I386_CALLS,
 };
-const AARCH64: Abi = Abi {
+pub(super) const AARCH64: Abi = Abi {
     audit_arch: EM_AARCH64 | BITS_64 | LITTLE_ENDIAN,
     numbers_end: None,
     calls: GENERIC_CALLS,
 };
-const ARM: Abi = Abi {
+pub(super) const ARM: Abi = Abi {
     audit_arch: EM_ARM | LITTLE_ENDIAN,
     numbers_end: None,
     calls: ARM_CALLS,
 };
-const RISCV64: Abi = Abi {
+pub(super) const RISCV64: Abi = Abi {
     audit_arch: EM_RISCV | BITS_64 | LITTLE_ENDIAN,
     numbers_end: None,
     calls: GENERIC_CALLS,
@@ -53,6 +53,9 @@ pub(super) const ABIS: &[Abi] = if cfg!(target_arch = "x86_64") {
 } else {
     panic!("the sandbox has no table of system calls for this architecture")
 };
+
+/// Whether one of the tables leaves a call to init.
+pub(super) const ASKS_INIT: bool = cfg!(target_arch = "x86_64");
 
 /// Calls that are so young that they have one number on every architecture.
 pub(super) const EVERYWHERE: &[Row] = &[
@@ -118,7 +121,7 @@ const I386_CALLS: &[Row] = &[
     ("swapon", 87, Refuse),
     ("reboot", 88, Refuse),
     ("ioperm", 101, Refuse),
-    ("socketcall", 102, NoHiddenSocket),
+    ("socketcall", 102, AskInit),
     ("syslog", 103, Refuse),
     ("iopl", 110, Refuse),
     ("vm86old", 113, Refuse),
