@@ -82,6 +82,16 @@ pub(crate) const CLAIMS: &[Claim] = &[
         holds: orphans_are_reaped,
     },
     Claim {
+        name: "a_fork_bomb_ends_when_it_is_killed",
+        needs: &[],
+        holds: a_fork_bomb_ends_when_it_is_killed,
+    },
+    Claim {
+        name: "many_sandboxes_run_at_once",
+        needs: &[],
+        holds: many_sandboxes_run_at_once,
+    },
+    Claim {
         name: "two_hundred_runs_leak_nothing",
         needs: &[],
         holds: two_hundred_runs_leak_nothing,
@@ -265,6 +275,38 @@ fn orphans_are_reaped() {
         run(fixture.script(&format!("{orphans}; {none_left}; echo none"))).stdout,
         "none\n"
     );
+}
+
+fn a_fork_bomb_ends_when_it_is_killed() {
+    let (fixture, nap) = (Fixture::new(), unique_nap());
+    let bomb = "bomb() { bomb \"$1\" 2>/dev/null & bomb \"$1\" 2>/dev/null & wait; }; echo up; bomb";
+    let mut spec = fixture.spec(&["sh", "-c", bomb, &nap]);
+    spec.limits.processes = Some(200);
+    block_on(async {
+        let mut started = start(spec).await;
+        started.says("up").await;
+        wait_until(|| count_with(&nap) > 100);
+        started.running.kill();
+        assert_eq!(started.end().await.unwrap().finished.outcome, Outcome::Killed);
+    });
+    assert_eq!(count_with(&nap), 0);
+}
+
+fn many_sandboxes_run_at_once() {
+    let fixture = Fixture::new();
+    block_on(async {
+        let mut all = Vec::new();
+        for code in 0..24 {
+            all.push((
+                code,
+                start(fixture.script(&format!("until test -e /home/go; do :; done; exit {code}"))).await,
+            ));
+        }
+        fs::write(fixture.path("home/go"), "").unwrap();
+        for (code, started) in all {
+            assert_eq!(started.end().await.unwrap().code(), code);
+        }
+    });
 }
 
 fn two_hundred_runs_leak_nothing() {
