@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rootcellar_store::testing::Seeded;
+use rootcellar_store::testing::{self, Seeded};
 use rootcellar_store::{
     ByteCounter, DiskRecords, Durability, ErrorKind, Record, RecordKind, Records as _, RecordsOptions, Result,
     SystemClock,
@@ -327,7 +327,7 @@ impl Drop for Mounted {
 #[tokio::test]
 async fn records_go_on_when_a_full_disk_has_room_again() {
     let Some(filesystem) = Mounted::new() else {
-        println!("skipped: mounting a filesystem needs root");
+        testing::skip("root, to mount a filesystem");
         return;
     };
     let (file, ballast) = (

@@ -20,6 +20,7 @@ mod clock;
 pub mod local_store;
 pub mod records;
 mod seeded;
+mod skip;
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -32,6 +33,7 @@ pub use self::clock::ManualClock;
 pub use self::local_store::check_local_store;
 pub use self::records::check_records;
 pub use self::seeded::Seeded;
+pub use self::skip::skip;
 
 /// Room enough for whatever a clause puts into a store.
 const ROOMY_BYTES: u64 = 256 << 20;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
 use rootcellar_digest::DigestFunction;
-use rootcellar_store::testing::Seeded;
+use rootcellar_store::testing::{self, Seeded};
 use rootcellar_store::{BlobStore as _, LocalStore as _, Spool};
 
 use super::{assert_whole, open, path};
@@ -48,7 +48,7 @@ async fn content_spooled_on_another_filesystem_is_copied() {
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let device = |path| fs::metadata(path).unwrap().dev();
     if device(dir.path()) == device(elsewhere.path()) {
-        println!("skipped: /dev/shm is on the filesystem of the temporary directory");
+        testing::skip("a temporary directory on another filesystem than /dev/shm");
         return;
     }
     let store = open(dir.path()).await;

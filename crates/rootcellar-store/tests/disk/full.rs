@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rootcellar_digest::{Digest, DigestFunction};
-use rootcellar_store::testing::Seeded;
+use rootcellar_store::testing::{self, Seeded};
 use rootcellar_store::{BlobStore as _, ErrorKind, LocalStore as _};
 
 use super::{assert_whole, blob_files, open};
@@ -41,7 +41,7 @@ impl Drop for Mounted {
 #[tokio::test]
 async fn a_full_filesystem_refuses_puts_and_tears_nothing() {
     let Some(filesystem) = Mounted::new() else {
-        println!("skipped: mounting a filesystem needs root");
+        testing::skip("root, to mount a filesystem");
         return;
     };
     let store = open(filesystem.path()).await;
