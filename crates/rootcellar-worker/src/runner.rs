@@ -174,7 +174,7 @@ impl Runner {
         match finished.outcome {
             Outcome::Exited { code, .. } => Ok(Ended::Exited(code)),
             Outcome::NotStarted { message } => Err(Error::invalid_argument(format!(
-                "the command cannot be started: {message}"
+                "the command cannot be started in its input root, which is all that it sees: {message}"
             ))),
             Outcome::Killed => Err(Error::new(
                 ErrorKind::Unavailable,
