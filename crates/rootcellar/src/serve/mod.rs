@@ -136,7 +136,7 @@ impl Storage {
                 .with_context(opening)?,
         );
         let options = RecordsOptions {
-            durability: durability(config.durability),
+            durability: records_durability(config.durability),
             file_bytes: others,
             ..RecordsOptions::default()
         };
@@ -192,6 +192,15 @@ fn action_limits(config: &Config) -> ActionLimits {
         timeout_default: Some(config.default_timeout),
         timeout_max: Some(config.max_timeout),
         ..ActionLimits::default()
+    }
+}
+
+/// Records that are not synced are lost with the process, not only with the machine: the database keeps them in memory. There is
+/// one for each action and not one for each file, so the disk is waited for unless nothing at all was promised.
+fn records_durability(configured: config::Durability) -> Durability {
+    match configured {
+        config::Durability::Always | config::Durability::Interval => Durability::Always,
+        config::Durability::None => Durability::None,
     }
 }
 
