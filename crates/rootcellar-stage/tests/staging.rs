@@ -497,6 +497,23 @@ async fn a_name_that_the_api_cannot_say_is_an_error_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn outputs_deeper_than_a_path_is_long_are_the_action_s_fault() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+    let fixture = Fixture::new().await;
+    let root = fixture.stage(fixture.tree(|_| {}).await).await;
+    let (name, flags) = ("d".repeat(200), OFlags::RDONLY | OFlags::DIRECTORY);
+    let mut at = openat(CWD, root.path(), flags, Mode::empty()).unwrap();
+    for _ in 0..25 {
+        mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = openat(&at, &name, flags, Mode::empty()).unwrap();
+    }
+    let error = root.capture(FUNCTION, &outputs(&["."])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+    root.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_are_too_many_are_refused() {
     let fixture = Fixture::new().await;
     let limits = CaptureLimits {

@@ -252,5 +252,10 @@ fn unexpected(output: &OutputPath, wanted: &str, found: &str) -> Error {
 }
 
 fn reading(path: &str, error: impl Into<std::io::Error>) -> Error {
-    rootcellar_store::Error::io("capture", format!("{path:?}"), error.into()).into()
+    let error = error.into();
+    if error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) {
+        let reason = format!("the outputs nest deeper than a path is long, below {path:.100}");
+        return Error::new(ErrorKind::FailedPrecondition, reason);
+    }
+    rootcellar_store::Error::io("capture", format!("{path:?}"), error).into()
 }
