@@ -1,10 +1,8 @@
 //! A blob, or a part of one, on its way out of a store.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::Digest;
 use rustix::io::Errno;
 
+use crate::io::DiskFile;
 use crate::{Error, ErrorKind, Result};
 
 /// A part of a blob: from an offset, for a number of bytes or to the end.
@@ -65,7 +64,7 @@ enum Body {
 /// An open file, and who wants to know if it cannot be read.
 #[derive(Clone)]
 struct Source {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     on_damage: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -91,7 +90,7 @@ impl Blob {
     }
 
     /// Wraps an open file in which the blob's first byte lies at `blob_start`.
-    pub fn from_file(digest: Digest, range: Range<u64>, file: Arc<File>, blob_start: u64) -> Self {
+    pub fn from_file(digest: Digest, range: Range<u64>, file: Arc<dyn DiskFile>, blob_start: u64) -> Self {
         let start = blob_start + range.start;
         let source = Source { file, on_damage: None };
         Self {
@@ -192,7 +191,7 @@ fn read_pieces(digest: Digest, source: Source, range: Range<u64>) -> BoxStream<'
 impl Source {
     fn read_piece(&self, digest: Digest, at: u64, len: u64) -> Result<Bytes> {
         let mut piece = vec![0; usize::try_from(len).expect("a piece is small")];
-        self.file.read_exact_at(&mut piece, at).map_err(|error| {
+        self.file.read_at(&mut piece, at).map_err(|error| {
             if !is_damage(&error) {
                 return Error::io("get", "reading the stored file", error).on(digest);
             }

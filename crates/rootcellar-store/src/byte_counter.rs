@@ -19,7 +19,7 @@ impl ByteCounter {
     }
 
     /// Begins a share of the count that goes with its owner.
-    pub(crate) fn share(&self) -> Share {
+    pub fn share(&self) -> Share {
         Share {
             counter: self.clone(),
             bytes: AtomicU64::new(0),
@@ -29,27 +29,42 @@ impl ByteCounter {
 
 /// One owner's part of a [`ByteCounter`]: taken off again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     counter: ByteCounter,
     bytes: AtomicU64,
 }
 
 impl Share {
-    /// Counts `bytes` more, and tells what all owners have then.
-    pub(crate) fn add(&self, bytes: u64) -> u64 {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.counter.0.fetch_add(bytes, Ordering::Relaxed) + bytes
+    /// The bytes of this owner.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts nothing any more: the bytes have another owner, who counts them.
-    pub(crate) fn hand_over(&self) {
-        let bytes = self.bytes.swap(0, Ordering::Relaxed);
+    /// Counts `bytes` more.
+    pub fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counter.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts `bytes` less.
+    pub fn subtract(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.counter.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Replaces this owner's part. For one thread at a time.
+    pub fn set(&self, bytes: u64) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        if bytes >= before {
+            self.counter.0.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            self.counter.0.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.hand_over();
+        self.set(0);
     }
 }

@@ -91,6 +91,25 @@ impl Error {
         self
     }
 
+    /// The same error, for somebody else who is concerned by it.
+    pub(crate) fn again(&self) -> Self {
+        let Inner {
+            kind,
+            operation,
+            subject,
+            ..
+        } = &*self.0;
+        let reason = match &self.0.source {
+            Some(source) => format!("{}: {source}", self.0.reason),
+            None => self.0.reason.clone(),
+        };
+        let again = Self::new(*kind, operation, reason);
+        match subject {
+            Some(digest) => again.on(*digest),
+            None => again,
+        }
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -5,11 +5,16 @@
 //! [`Records`] keeps the small mutable things that point at blobs.
 
 mod blob;
+mod budget;
 mod byte_counter;
+mod checksum;
 mod clock;
-mod disk;
+mod digest_map;
 mod disk_records;
+mod engine;
 mod error;
+pub mod io;
+pub mod layout;
 mod local;
 mod memory;
 mod records;
@@ -20,14 +25,14 @@ pub mod testing;
 mod verified;
 
 pub use blob::{Blob, ByteRange};
-pub use byte_counter::ByteCounter;
+pub use byte_counter::{ByteCounter, Share};
 pub use clock::{Clock, SystemClock};
-pub use disk::{DiskOptions, DiskStatistics, DiskStore, Durability, WhenFull};
 pub use disk_records::{DiskRecords, RecordsOptions};
+pub use engine::{Counters, DiskOptions, DiskStatistics, DiskStore, Durability, Scrub, ScrubProgress, WhenFull};
 pub use error::{Error, ErrorKind, Result};
 pub use local::{Lease, Leased, LocalStore, Location};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};
 pub use spool::{Ingest, Spool};
-pub use store::{BlobStore, BlobStoreExt};
+pub use store::{BlobStore, BlobStoreExt, Mark};
 pub use verified::{Content, SpoolFile, Verified};

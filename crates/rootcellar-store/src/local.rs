@@ -60,4 +60,12 @@ pub enum Location {
         /// The file's path.
         path: PathBuf,
     },
+    /// A part of a file that holds other blobs too. Behind the blob, up to the next multiple of 512 bytes, it is zero. The file may
+    /// grow, and what is in it is never written again.
+    Packed {
+        /// The file's path.
+        path: PathBuf,
+        /// The blob's first byte: a multiple of 512.
+        offset: u64,
+    },
 }

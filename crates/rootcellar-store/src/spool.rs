@@ -8,38 +8,50 @@
 //! What is never finished is removed: by drop, or by the owner of the directory when it starts.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rootcellar_digest::{Digest, DigestFunction, Hasher};
 
+use crate::budget::Budget;
 use crate::byte_counter::Share;
+use crate::checksum::Checksummer;
+use crate::io::{Disk, DiskFile, Open, OsDisk};
 use crate::verified::{SpoolFile, mismatch};
 use crate::{ByteCounter, Error, ErrorKind, Result, Verified};
 
 /// A directory for content on its way into a store.
 #[derive(Debug, Clone)]
 pub struct Spool {
+    disk: Arc<dyn Disk>,
     dir: Arc<Path>,
     memory_max_bytes: u64,
-    counter: ByteCounter,
-    files_max_bytes: u64,
+    budget: Arc<Budget>,
 }
 
 /// Blobs of up to this size never touch the spool directory: they fit the memory of a thousand uploads at once.
 const MEMORY_MAX_BYTES: u64 = 128 * 1024;
 const COPY_PIECE_BYTES: usize = 256 * 1024;
+/// That of a stored blob: the file may become one.
+const FILE_MODE: u32 = 0o444;
 
 impl Spool {
     /// Uses `dir`, which exists and is this process's alone.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let unbounded = Budget::new(u64::MAX, ByteCounter::default());
+        Self::within(Arc::new(OsDisk), dir.into(), Arc::new(unbounded))
+    }
+
+    /// Uses `dir` on `disk`, and takes room for its files from `budget`.
+    pub(crate) fn within(disk: Arc<dyn Disk>, dir: PathBuf, budget: Arc<Budget>) -> Self {
         Self {
-            dir: dir.into().into(),
+            disk,
+            dir: dir.into(),
             memory_max_bytes: MEMORY_MAX_BYTES,
-            counter: ByteCounter::default(),
-            files_max_bytes: u64::MAX,
+            budget,
         }
     }
 
@@ -48,16 +60,6 @@ impl Spool {
     pub fn with_memory_max_bytes(self, memory_max_bytes: u64) -> Self {
         Self {
             memory_max_bytes,
-            ..self
-        }
-    }
-
-    /// Counts the bytes in all spool files with `counter`, and refuses what would bring them above `files_max_bytes`.
-    #[must_use]
-    pub fn counted(self, counter: ByteCounter, files_max_bytes: u64) -> Self {
-        Self {
-            counter,
-            files_max_bytes,
             ..self
         }
     }
@@ -74,20 +76,30 @@ impl Spool {
         };
         Ok(Ingest {
             digest,
-            hasher: Some(Hasher::new(digest.function(), digest.size_bytes())),
+            hasher: Some(Hashing::new(digest.function(), digest.size_bytes())),
             body: Some(body),
         })
+    }
+
+    /// Writes content that is in memory to a file. Blocks: for threads that may.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exhausted`] if there is no room; I/O errors.
+    pub(crate) fn to_file(&self, blob: &Verified, content: &[u8]) -> Result<Verified> {
+        let mut file = self.create()?;
+        file.write(content)?;
+        Ok(Verified::from_spool(blob.digest(), blob.checksum(), file.keep()?))
     }
 
     /// Copies and hashes what `source` has from its beginning. Blocks: for threads that may.
     ///
     /// # Errors
-    /// [`ErrorKind::Exhausted`] at the bound of the spool; else as for reading and writing files. Content that changes its length meanwhile is [`ErrorKind::InvalidArgument`] for
-    /// functions that need the length beforehand, else it is what was read.
+    /// [`ErrorKind::Exhausted`] if there is no room; I/O errors. Content that changes its length meanwhile is
+    /// [`ErrorKind::InvalidArgument`] for functions that need the length beforehand, else it is what was read.
     pub fn copy_file(&self, function: DigestFunction, source: &mut File) -> Result<Verified> {
         let io_error = |error| Error::io("ingest", "copying a file into the spool", error);
         let declared = source.metadata().map_err(io_error)?.len();
-        let mut hasher = Hasher::new(function, declared);
+        let mut hasher = Hashing::new(function, declared);
         let mut file = self.create()?;
         let mut piece = vec![0; COPY_PIECE_BYTES];
         loop {
@@ -100,24 +112,58 @@ impl Spool {
             hasher.update(&piece[..len]);
             file.write(&piece[..len])?;
         }
-        let digest = hasher
-            .finish()
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, "ingest", error.to_string()))?;
-        Ok(Verified::from_spool(digest, file.keep()?))
+        let (digest, checksum) = hasher.finish()?;
+        Ok(Verified::from_spool(digest, checksum, file.keep()?))
     }
 
     fn create(&self) -> Result<Partial> {
-        let named = tempfile::Builder::new()
-            .prefix("ingest-")
-            .tempfile_in(&self.dir)
-            .map_err(|error| Error::io("ingest", format!("making a file in {}", self.dir.display()), error))?;
-        let (file, path) = named.into_parts();
+        /// Makes names that no other spool of this process makes.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+
+        let (file, path) = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = self.dir.join(format!("ingest-{number}"));
+            match self.disk.open(&path, Open::Create { mode: FILE_MODE }) {
+                Ok(file) => break (file, path),
+                // An earlier process left it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    let reason = format!("making a file in {}", self.dir.display());
+                    return Err(Error::io("ingest", reason, error));
+                }
+            }
+        };
         Ok(Partial {
             file,
-            path,
-            share: self.counter.share(),
-            files_max_bytes: self.files_max_bytes,
+            written: 0,
+            name: Some(Name {
+                disk: self.disk.clone(),
+                path,
+            }),
+            share: self.budget.spooled.share(),
+            budget: self.budget.clone(),
         })
+    }
+}
+
+/// The name of a spool file. Dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct Name {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Name {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Err(error) = self.disk.remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a spool file stays until the next start");
+        }
     }
 }
 
@@ -129,8 +175,37 @@ impl Spool {
 pub struct Ingest {
     digest: Digest,
     /// `None` while another thread has it, or when it was lost there.
-    hasher: Option<Hasher>,
+    hasher: Option<Hashing>,
     body: Option<Body>,
+}
+
+/// Both ways by which content is known again, in one pass.
+#[derive(Debug)]
+struct Hashing {
+    hasher: Hasher,
+    checksummer: Checksummer,
+}
+
+impl Hashing {
+    fn new(function: DigestFunction, declared: u64) -> Self {
+        Self {
+            hasher: Hasher::new(function, declared),
+            checksummer: Checksummer::default(),
+        }
+    }
+
+    fn update(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.checksummer.update(piece);
+    }
+
+    fn finish(self) -> Result<(Digest, u32)> {
+        let checksum = self.checksummer.finish();
+        match self.hasher.finish() {
+            Ok(digest) => Ok((digest, checksum)),
+            Err(error) => Err(Error::new(ErrorKind::InvalidArgument, "ingest", error.to_string())),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -142,33 +217,33 @@ enum Body {
 /// A spool file that is still being written. Dropping it removes it.
 #[derive(Debug)]
 struct Partial {
-    file: File,
-    path: tempfile::TempPath,
+    file: Arc<dyn DiskFile>,
+    written: u64,
+    name: Option<Name>,
     /// The file's part in what the spool may hold.
     share: Share,
-    files_max_bytes: u64,
+    budget: Arc<Budget>,
 }
 
 impl Partial {
     fn write(&mut self, piece: &[u8]) -> Result<()> {
-        if self.share.add(piece.len() as u64) > self.files_max_bytes {
-            let reason = format!("the spool holds the {} bytes it may", self.files_max_bytes);
-            return Err(Error::new(ErrorKind::Exhausted, "ingest", reason));
-        }
+        self.budget.take(&self.share, piece.len() as u64)?;
         self.file
-            .write_all(piece)
-            .map_err(|error| Error::io("ingest", "writing a spool file", error))
+            .write_at(&[IoSlice::new(piece)], self.written)
+            .map_err(|error| Error::io("ingest", "writing a spool file", error))?;
+        self.written += piece.len() as u64;
+        Ok(())
     }
 
     /// Ends the writing. The file is opened anew for reading only: the kernel runs no program from a file that anybody has
     /// open for writing, and a store publishes this very file.
-    fn keep(self) -> Result<SpoolFile> {
-        let file = File::open(&self.path).map_err(|error| Error::io("ingest", "reopening a spool file", error))?;
-        let path = self
-            .path
-            .keep()
-            .expect("keeping a temporary path only forgets to remove it on Linux");
-        Ok(SpoolFile::new(file, path, self.share))
+    fn keep(mut self) -> Result<SpoolFile> {
+        let name = self.name.take().expect("kept once, by value");
+        let file = name
+            .disk
+            .open(&name.path, Open::Read)
+            .map_err(|error| Error::io("ingest", "reopening a spool file", error))?;
+        Ok(SpoolFile::new(file, name, self.share))
     }
 }
 
@@ -180,7 +255,7 @@ impl Ingest {
 
     /// Bytes taken so far.
     pub fn written_bytes(&self) -> u64 {
-        self.hasher.as_ref().map_or(0, Hasher::hashed_bytes)
+        self.hasher.as_ref().map_or(0, |hashing| hashing.hasher.hashed_bytes())
     }
 
     /// Takes the next piece of content.
@@ -223,23 +298,21 @@ impl Ingest {
     /// [`ErrorKind::InvalidArgument`] if the content is not what the digest says.
     pub fn finish(mut self) -> Result<Verified> {
         let (hasher, body) = self.take()?;
-        let found = hasher
-            .finish()
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, "ingest", error.to_string()).on(self.digest))?;
+        let (found, checksum) = hasher.finish().map_err(|error| error.on(self.digest))?;
         if found != self.digest {
             return Err(mismatch(self.digest, found));
         }
         match body {
             // Hashed just now, piece by piece: the same bytes.
-            Body::Memory(bytes) => Ok(Verified::from_memory(found, bytes.freeze())),
-            Body::File(partial) => Ok(Verified::from_spool(
-                found,
-                partial.keep().map_err(|error| error.on(found))?,
-            )),
+            Body::Memory(bytes) => Ok(Verified::from_memory(found, checksum, bytes.freeze())),
+            Body::File(partial) => {
+                let file = partial.keep().map_err(|error| error.on(found))?;
+                Ok(Verified::from_spool(found, checksum, file))
+            }
         }
     }
 
-    fn take(&mut self) -> Result<(Hasher, Body)> {
+    fn take(&mut self) -> Result<(Hashing, Body)> {
         match (self.hasher.take(), self.body.take()) {
             (Some(hasher), Some(body)) => Ok((hasher, body)),
             _ => Err(Error::new(ErrorKind::Internal, "ingest", "an earlier write did not end").on(self.digest)),

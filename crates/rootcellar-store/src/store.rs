@@ -1,12 +1,12 @@
 //! The contract of a store of blobs.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
 
+use crate::digest_map::DigestSet;
 use crate::{Blob, ByteRange, Error, ErrorKind, Result, Verified};
 
 /// Keeps blobs under their digests: what the protocol needs, and nothing more. There is no delete and no list.
@@ -29,6 +29,8 @@ use crate::{Blob, ByteRange, Error, ErrorKind, Result, Verified};
 ///    not another's.
 /// 10. **Dropping a future leaves nothing half-visible.** The operation happened or it did not.
 /// 11. **A blob being read stays readable** to the end of that read, though it may be evicted meanwhile.
+/// 12. **What is said to be kept is there.** If `has_kept(mark)`, then every blob that `find_missing` found after `mark` was taken
+///     is present. So one question answers for any number of blobs; a store that keeps no order of uses never says so.
 #[async_trait]
 pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// The digests, of those given, that are not present.
@@ -43,8 +45,27 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Reads whole blobs that fit into memory, one outcome for each digest. The caller bounds the sum of the sizes.
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>>;
 
+    /// A moment in the order of uses, if this store keeps one.
+    fn mark(&self) -> Option<Mark> {
+        None
+    }
+
+    /// Whether every blob that was used since `mark`, and was present then, is present still. `false` says nothing.
+    fn has_kept(&self, _mark: Mark) -> bool {
+        false
+    }
+
     /// Stores several blobs, one outcome for each. On disk a batch is one commit, to a remote store one call.
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>>;
+}
+
+/// A moment in a store's order of uses. It means something to the store that gave it, until that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// No use before the moment is later than this.
+    pub(crate) used: u32,
+    /// How many blobs the store had lost by then, otherwise than by eviction.
+    pub(crate) losses: u64,
 }
 
 /// What users of a store want on top of the contract.
@@ -78,7 +99,7 @@ impl<S: BlobStore + ?Sized> BlobStoreExt for S {}
 /// The digests of which `is_present` is false, each once, in the order of first mention. The empty blob is always present.
 pub(crate) fn absent_once(digests: &[Digest], mut is_present: impl FnMut(Digest) -> bool) -> Vec<Digest> {
     let mut absent = Vec::new();
-    let mut named = HashSet::new();
+    let mut named = DigestSet::default();
     for digest in digests.iter().copied() {
         if !is_present(digest) && !digest.is_empty_blob() && named.insert(digest) {
             absent.push(digest);

@@ -1,14 +1,15 @@
 //! Content that is known to be what its digest says.
 
-use std::fmt;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
 
 use crate::byte_counter::Share;
+use crate::checksum::checksum;
+use crate::io::DiskFile;
+use crate::spool::Name;
 use crate::{Blob, ByteRange, Error, ErrorKind, Result};
 
 /// A blob whose bytes were hashed in this process and match its digest: the only thing that a store takes.
@@ -17,6 +18,7 @@ use crate::{Blob, ByteRange, Error, ErrorKind, Result};
 #[derive(Debug, Clone)]
 pub struct Verified {
     digest: Digest,
+    checksum: u32,
     content: Content,
 }
 
@@ -27,15 +29,14 @@ pub enum Content {
     Bytes(Bytes),
     /// In a file of a [`Spool`](crate::Spool).
     Spooled(SpoolFile),
+    /// In a file that holds other things too, from this position on.
+    Part(Arc<dyn DiskFile>, u64),
 }
 
 impl Verified {
     /// Hashes `content`, which gives the blob its name.
     pub fn of(function: DigestFunction, content: Bytes) -> Self {
-        Self {
-            digest: Digest::of(function, &content),
-            content: Content::Bytes(content),
-        }
+        Self::from_memory(Digest::of(function, &content), checksum(&content), content)
     }
 
     /// Hashes `content` and compares.
@@ -47,24 +48,32 @@ impl Verified {
         if found != digest {
             return Err(mismatch(digest, found));
         }
-        Ok(Self {
-            digest,
-            content: Content::Bytes(content),
-        })
+        Ok(Self::from_memory(digest, checksum(&content), content))
     }
 
     /// Binds a spool file to the digest that its writer computed while writing it.
-    pub(crate) fn from_spool(digest: Digest, file: SpoolFile) -> Self {
+    pub(crate) fn from_spool(digest: Digest, checksum: u32, file: SpoolFile) -> Self {
         Self {
             digest,
+            checksum,
             content: Content::Spooled(file),
         }
     }
 
-    /// Binds bytes to the digest that was computed of them as they arrived.
-    pub(crate) fn from_memory(digest: Digest, content: Bytes) -> Self {
+    /// Binds stored bytes, which were just compared with their checksum, to the digest that they are stored under.
+    pub(crate) fn from_part(digest: Digest, checksum: u32, file: Arc<dyn DiskFile>, at: u64) -> Self {
         Self {
             digest,
+            checksum,
+            content: Content::Part(file, at),
+        }
+    }
+
+    /// Binds bytes to the digest that was computed of them as they arrived.
+    pub(crate) fn from_memory(digest: Digest, checksum: u32, content: Bytes) -> Self {
+        Self {
+            digest,
+            checksum,
             content: Content::Bytes(content),
         }
     }
@@ -72,6 +81,11 @@ impl Verified {
     /// The blob's name.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The checksum by which a layout knows the bytes again.
+    pub(crate) fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// Where the bytes are.
@@ -95,6 +109,7 @@ impl Verified {
                 )
             }
             Content::Spooled(file) => Blob::from_file(self.digest, range, file.file(), 0),
+            Content::Part(file, at) => Blob::from_file(self.digest, range, file.clone(), *at),
         })
     }
 }
@@ -107,50 +122,33 @@ pub(crate) fn mismatch(expected: Digest, found: Digest) -> Error {
 /// A file that was written once, by ingestion, and is removed when the last holder lets go.
 ///
 /// A store on the same filesystem publishes it by a second link, so that the content stays readable here for others.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct SpoolFile(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
-    file: Arc<File>,
-    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    name: Name,
     share: Share,
 }
 
 impl SpoolFile {
-    pub(crate) fn new(file: File, path: PathBuf, share: Share) -> Self {
-        Self(Arc::new(Inner {
-            file: Arc::new(file),
-            path,
-            share,
-        }))
+    pub(crate) fn new(file: Arc<dyn DiskFile>, name: Name, share: Share) -> Self {
+        Self(Arc::new(Inner { file, name, share }))
     }
 
     /// Stops counting the file's bytes as the spool's: a store has linked it and counts them.
     pub(crate) fn hand_over(&self) {
-        self.0.share.hand_over();
+        self.0.share.set(0);
     }
 
-    /// The file, open for reading, positioned anywhere.
-    pub fn file(&self) -> Arc<File> {
+    /// The file, open for reading.
+    pub fn file(&self) -> Arc<dyn DiskFile> {
         self.0.file.clone()
     }
 
     /// Its name, for a second link.
     pub fn path(&self) -> &Path {
-        &self.0.path
-    }
-}
-
-impl fmt::Debug for SpoolFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SpoolFile").field(&self.0.path).finish()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a spool file stays until the next start");
-        }
+        self.0.name.path()
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use rootcellar_store::layout::{HybridKind, LayoutKind, LooseKind, PackedKind};
 use rootcellar_store::testing::{check_blob_store, check_local_store, check_records};
 use rootcellar_store::{
     DiskOptions, DiskRecords, DiskStore, Durability, MemoryRecords, MemoryStore, RecordsOptions, SystemClock,
@@ -22,42 +23,54 @@ async fn memory_records_are_records() {
 /// Makes stores in new directories below one that goes with it.
 struct Disks {
     dir: tempfile::TempDir,
-    durability: Durability,
+    options: DiskOptions,
 }
 
 impl Disks {
-    fn new(durability: Durability) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { dir, durability }
+    fn new(layout: impl LayoutKind, durability: Durability) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            options: DiskOptions {
+                layout: Arc::new(layout),
+                durability,
+                ..DiskOptions::default()
+            },
+        }
     }
 
     async fn make(&self, bytes_max: u64) -> Arc<DiskStore> {
         let dir = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
         let options = DiskOptions {
             bytes_max,
-            durability: self.durability,
-            ..DiskOptions::default()
+            ..self.options.clone()
         };
         Arc::new(DiskStore::open(dir, options, Arc::new(SystemClock)).await.unwrap())
+    }
+
+    async fn check(&self) {
+        check_blob_store(async |bytes_max| self.make(bytes_max).await as _).await;
+        check_local_store(async |bytes_max| self.make(bytes_max).await as _).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disk_store_is_a_blob_store() {
-    let disks = Disks::new(Durability::default());
-    check_blob_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+async fn the_loose_layout_makes_a_store() {
+    Disks::new(LooseKind, Durability::default()).check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disk_store_that_always_syncs_is_a_blob_store() {
-    let disks = Disks::new(Durability::Always);
-    check_blob_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+async fn the_packed_layout_makes_a_store() {
+    Disks::new(PackedKind, Durability::default()).check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn disk_store_is_a_local_store() {
-    let disks = Disks::new(Durability::None);
-    check_local_store(async |bytes_max| disks.make(bytes_max).await as _).await;
+async fn the_hybrid_layout_makes_a_store() {
+    Disks::new(HybridKind::default(), Durability::None).check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_always_syncs_is_a_store() {
+    Disks::new(HybridKind::default(), Durability::Always).check().await;
 }
 
 async fn check_disk_records(durability: Durability) {

@@ -18,8 +18,10 @@
 pub mod blob_store;
 mod clock;
 pub mod local_store;
+pub mod power_cut;
 pub mod records;
 mod seeded;
+mod simulated_disk;
 mod skip;
 
 use std::any::Any;
@@ -31,9 +33,12 @@ use futures_util::future::BoxFuture;
 pub use self::blob_store::check_blob_store;
 pub use self::clock::ManualClock;
 pub use self::local_store::check_local_store;
+pub use self::power_cut::check_power_cuts;
 pub use self::records::check_records;
 pub use self::seeded::Seeded;
+pub use self::simulated_disk::{Fault, Loss, SimulatedDisk};
 pub use self::skip::skip;
+pub use crate::engine::{Lane, Next, SteppedPut, SteppedStore};
 
 /// Room enough for whatever a clause puts into a store.
 const ROOMY_BYTES: u64 = 256 << 20;

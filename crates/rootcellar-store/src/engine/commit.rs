@@ -1,0 +1,239 @@
+//! The commit lane: what is put, written and acknowledged in batches.
+//!
+//! ```text
+//!   put ──> queue ──┐ all that waits, up to a bound          one commit
+//!   put ──> queue ──┼─> room? ──> layout.write ──[layout.sync]──> index ──> acknowledged
+//!   put ──> queue ──┘
+//! ```
+//!
+//! The step in brackets is that of [`Durability::Always`]: one sync serves all who wait. Since one commit follows the other, a blob
+//! that is being put by several is written once: the others find it in the batch, or in the index. Whoever goes away changes
+//! nothing; what is queued is written.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::core::Engine;
+use super::index::{Entry, Flags};
+use super::lanes::{Lane, Next};
+use super::options::Durability;
+use crate::digest_map::DigestMap;
+use crate::layout::{New, Place};
+use crate::{Content, Error, ErrorKind, Result, Verified};
+
+/// A commit takes requests until it has so much: some milliseconds of writing.
+const COMMIT_BYTES: u64 = 16 << 20;
+const COMMIT_BLOBS: usize = 8192;
+
+/// Blobs that are put together, none of them empty.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) blobs: Vec<Verified>,
+    /// One outcome for each blob.
+    pub(super) reply: oneshot::Sender<Vec<Result<()>>>,
+}
+
+impl Request {
+    fn bytes(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.digest().size_bytes()).sum()
+    }
+
+    fn refuse(self, error: impl Fn() -> Error) {
+        let outcomes = self.blobs.iter().map(|blob| Err(error().on(blob.digest()))).collect();
+        self.answer(outcomes);
+    }
+
+    fn answer(self, outcomes: Vec<Result<()>>) {
+        // Whoever went away does not want to know.
+        let _is_wanted = self.reply.send(outcomes);
+    }
+}
+
+/// Requests in the order in which they came. Each holds its own content, so callers bound how much waits.
+#[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    /// Bytes for which the first request waits, if it does.
+    needs: Option<u64>,
+    /// Why no room can be made for it.
+    refusal: Option<String>,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, request: Request) {
+        self.waiting().requests.push_back(request);
+    }
+
+    /// Bytes that the first request waits for.
+    pub(super) fn needs(&self) -> u64 {
+        self.waiting().needs.unwrap_or(0)
+    }
+
+    /// Says that no room can be made for the first request.
+    pub(super) fn refuse(&self, reason: &str) {
+        let mut waiting = self.waiting();
+        if waiting.needs.is_some() {
+            waiting.refusal = Some(reason.to_owned());
+        }
+    }
+
+    fn take(&self) -> (Vec<Request>, Option<String>) {
+        let mut waiting = self.waiting();
+        waiting.needs = None;
+        let refusal = waiting.refusal.take();
+        let (mut requests, mut bytes, mut blobs) = (Vec::new(), 0, 0);
+        while let Some(request) = waiting.requests.pop_front() {
+            bytes += request.bytes();
+            blobs += request.blobs.len();
+            requests.push(request);
+            // After a refusal the first request is the one that is meant.
+            if bytes >= COMMIT_BYTES || blobs >= COMMIT_BLOBS || refusal.is_some() {
+                break;
+            }
+        }
+        (requests, refusal)
+    }
+
+    /// Puts requests back to the front.
+    fn put_back(&self, requests: Vec<Request>, needs: u64) {
+        let mut waiting = self.waiting();
+        for request in requests.into_iter().rev() {
+            waiting.requests.push_front(request);
+        }
+        waiting.needs = Some(needs);
+    }
+}
+
+/// What a commit is to write: each blob once, whoever put it.
+#[derive(Debug, Default)]
+struct Batch {
+    news: Vec<New>,
+    /// Where in `news` a blob is.
+    at: DigestMap<usize>,
+}
+
+impl Engine {
+    pub(super) fn step_commit(&self) -> Next {
+        let (mut requests, refusal) = self.queue.take();
+        if requests.is_empty() {
+            return Next::Idle;
+        }
+        if let Err(error) = self.check_gate() {
+            for request in requests {
+                request.refuse(|| error.again());
+            }
+            return Next::Again;
+        }
+        let mut batch = self.batch(&requests);
+        let mut needs = self.growth(&batch.news);
+        while needs > self.budget.room() {
+            let Some(last) = requests.pop() else { break };
+            let is_first = requests.is_empty();
+            if let (true, Some(reason)) = (is_first, &refusal) {
+                last.refuse(|| Error::new(ErrorKind::Exhausted, "put", reason.clone()));
+                return Next::Again;
+            }
+            self.queue.put_back(vec![last], needs);
+            if is_first {
+                self.waker.wake(Lane::Upkeep);
+                return Next::Idle;
+            }
+            batch = self.batch(&requests);
+            needs = self.growth(&batch.news);
+        }
+        let outcomes = self.commit(&batch);
+        answer_all(requests, &batch, &outcomes);
+        self.wake_upkeep_if_low();
+        Next::Again
+    }
+
+    /// What of `requests` is not stored yet.
+    fn batch(&self, requests: &[Request]) -> Batch {
+        let used = self.tick();
+        let mut batch = Batch::default();
+        for blob in requests.iter().flat_map(|request| &request.blobs) {
+            let digest = blob.digest();
+            if batch.at.contains_key(&digest) || self.touch(&digest, used) {
+                continue;
+            }
+            batch.at.insert(digest, batch.news.len());
+            batch.news.push(New {
+                blob: blob.clone(),
+                used,
+            });
+        }
+        batch
+    }
+
+    /// Bytes of disk that writing `news` takes, beyond what their spool files take already.
+    fn growth(&self, news: &[New]) -> u64 {
+        if news.is_empty() {
+            return 0;
+        }
+        let mut sizes = news.iter().map(|new| new.blob.digest().size_bytes());
+        let growth = self.layout.growth(&mut sizes);
+        let is_given = |new: &&New| {
+            let is_large = new.blob.digest().size_bytes() > self.facts.file_above_bytes;
+            is_large && matches!(new.blob.content(), Content::Spooled(_))
+        };
+        let given = news.iter().filter(is_given).map(|new| new.blob.digest().size_bytes());
+        growth.saturating_sub(given.sum())
+    }
+
+    /// Writes a batch, makes it durable if that is promised, and enters it into the index.
+    fn commit(&self, batch: &Batch) -> Vec<Result<()>> {
+        if batch.news.is_empty() {
+            return Vec::new();
+        }
+        let places = self.write(&batch.news);
+        self.counters().commits += 1;
+        if self.durability == Durability::Always
+            && let Err(error) = self.sync_layout()
+        {
+            return batch
+                .news
+                .iter()
+                .map(|new| Err(error.again().on(new.blob.digest())))
+                .collect();
+        }
+        let enter = |(new, place): (&New, io::Result<Place>)| self.enter(new, place);
+        batch.news.iter().zip(places).map(enter).collect()
+    }
+
+    fn enter(&self, new: &New, place: io::Result<Place>) -> Result<()> {
+        let digest = new.blob.digest();
+        let place = place.map_err(|error| Error::io("put", "writing the blob", error).on(digest))?;
+        let entry = Entry {
+            place,
+            checksum: new.blob.checksum(),
+            used: new.used,
+            flags: Flags::VERIFIED,
+        };
+        self.index.insert(&digest, entry)?;
+        Ok(())
+    }
+}
+
+fn answer_all(requests: Vec<Request>, batch: &Batch, outcomes: &[Result<()>]) {
+    for request in requests {
+        let outcome = |blob: &Verified| match batch.at.get(&blob.digest()) {
+            Some(at) => outcomes[*at]
+                .as_ref()
+                .map_or_else(|error| Err(error.again()), |()| Ok(())),
+            // It was there already.
+            None => Ok(()),
+        };
+        let answers = request.blobs.iter().map(outcome).collect();
+        request.answer(answers);
+    }
+}

@@ -1,0 +1,211 @@
+//! Leases: blobs that stay where they are while somebody works with their bytes past the store.
+//!
+//! A blob in a pack is kept by keeping its pack: one count for all that an image maps. A blob that lies alone has a count of its
+//! own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rootcellar_digest::Digest;
+
+use super::core::Engine;
+use super::index::Flags;
+use crate::digest_map::{DigestMap, DigestSet};
+use crate::layout::{Place, Region};
+use crate::store::absent_once;
+use crate::{Error, ErrorKind, Lease, Leased, Location, Result};
+
+/// What may not go.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    /// Leases on blobs that lie alone.
+    alone: DigestMap<u32>,
+    /// Leases on something in a region.
+    pins: BTreeMap<Region, u32>,
+    /// The region that is being emptied. Nothing in it is leased from then on.
+    doomed: Option<Region>,
+}
+
+impl Leases {
+    /// Whether a blob that lies alone may not go.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.alone.contains_key(digest)
+    }
+
+    /// Whether something in a region may not go.
+    pub(super) fn pins(&self, region: Region) -> bool {
+        self.pins.contains_key(&region)
+    }
+
+    /// Begins to empty a region, unless something in it is leased.
+    pub(super) fn doom(&mut self, region: Region) -> bool {
+        assert!(self.doomed.is_none(), "one region is emptied at a time");
+        let may_go = !self.pins(region);
+        self.doomed = may_go.then_some(region);
+        may_go
+    }
+
+    /// The region that is being emptied is gone, or is not emptied after all.
+    pub(super) fn end_doom(&mut self) {
+        self.doomed = None;
+    }
+
+    fn hold(&mut self, digest: Digest, place: Place) -> Hold {
+        if place.region() == Region::ALONE {
+            *self.alone.entry(digest).or_default() += 1;
+            Hold::Alone(digest)
+        } else {
+            *self.pins.entry(place.region()).or_default() += 1;
+            Hold::Pinned(place.region())
+        }
+    }
+
+    fn release(&mut self, hold: Hold) {
+        match hold {
+            Hold::Alone(digest) => {
+                let count = self.alone.get_mut(&digest).expect("what is held is counted");
+                *count -= 1;
+                if *count == 0 {
+                    self.alone.remove(&digest);
+                }
+            }
+            Hold::Pinned(region) => {
+                let count = self.pins.get_mut(&region).expect("what is held is counted");
+                *count -= 1;
+                if *count == 0 {
+                    self.pins.remove(&region);
+                }
+            }
+        }
+    }
+}
+
+/// One part of a lease.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    Alone(Digest),
+    Pinned(Region),
+}
+
+/// What a look at all blobs of a lease showed.
+enum Tried {
+    Held(Vec<Hold>),
+    Missing(Vec<Digest>),
+    /// A blob came back meanwhile, and has to be checked.
+    NotChecked,
+    /// A blob is being moved.
+    Doomed,
+}
+
+impl Engine {
+    /// Leased bytes are read past the store, so what was not read since the start is hashed first.
+    pub(super) async fn lease(self: &Arc<Self>, digests: &[Digest]) -> Result<Leased> {
+        let mut named = DigestSet::default();
+        let is_stored = |digest: &Digest| !digest.is_empty_blob() && named.insert(*digest);
+        let digests: Vec<Digest> = digests.iter().copied().filter(is_stored).collect();
+        loop {
+            let doom_ended = self.doom_ended.notified();
+            for outcome in self.ensure_checked(&digests).await {
+                match outcome {
+                    Err(error) if error.kind() != ErrorKind::DataLoss => return Err(error),
+                    // A damaged blob is missing now.
+                    _ => {}
+                }
+            }
+            match self.try_lease(&digests) {
+                Tried::Held(holds) => return Ok(Leased::Held(self.held(holds))),
+                Tried::Missing(missing) => return Ok(Leased::Missing(missing)),
+                Tried::NotChecked => {}
+                Tried::Doomed => doom_ended.await,
+            }
+        }
+    }
+
+    fn held(self: &Arc<Self>, holds: Vec<Hold>) -> Lease {
+        let engine = self.clone();
+        Lease::new(Held { engine, holds })
+    }
+
+    /// A lease, if all blobs are present and checked.
+    #[cfg(feature = "testing")]
+    pub(super) fn lease_now(self: &Arc<Self>, digests: &[Digest]) -> Option<Lease> {
+        match self.try_lease(digests) {
+            Tried::Held(holds) => Some(self.held(holds)),
+            Tried::Missing(_) | Tried::NotChecked | Tried::Doomed => None,
+        }
+    }
+
+    fn try_lease(&self, digests: &[Digest]) -> Tried {
+        let used = self.tick();
+        let mut leases = self.leases();
+        let mut places = Vec::with_capacity(digests.len());
+        let (mut is_checked, mut is_doomed) = (true, false);
+        let missing = absent_once(digests, |digest| {
+            let Some(entry) = self.touch_entry(&digest, used) else {
+                return false;
+            };
+            is_checked &= entry.flags.has(Flags::VERIFIED);
+            is_doomed |= leases.doomed == Some(entry.place.region());
+            places.push((digest, entry.place));
+            true
+        });
+        if !missing.is_empty() {
+            return Tried::Missing(missing);
+        }
+        if !is_checked {
+            return Tried::NotChecked;
+        }
+        if is_doomed {
+            return Tried::Doomed;
+        }
+        let mut regions = BTreeSet::new();
+        let mut holds = Vec::new();
+        for (digest, place) in places {
+            // One pin for each region is enough.
+            if place.region() == Region::ALONE || regions.insert(place.region()) {
+                holds.push(leases.hold(digest, place));
+            }
+        }
+        Tried::Held(holds)
+    }
+
+    pub(super) fn locate(&self, digest: Digest) -> Result<Location> {
+        if digest.is_empty_blob() {
+            return Err(Error::not_found("locate", digest));
+        }
+        let entry = self.index.get(&digest);
+        let entry = entry.ok_or_else(|| Error::not_found("locate", digest))?;
+        let (path, offset) = self.layout.locate(&digest, entry.place);
+        Ok(match entry.place.region() {
+            Region::ALONE => Location::Loose { path },
+            _ => Location::Packed { path, offset },
+        })
+    }
+
+    /// Bytes that leases keep.
+    pub(super) fn leased_bytes(&self) -> u64 {
+        let leases = self.leases();
+        let alone: u64 = leases.alone.keys().map(Digest::size_bytes).sum();
+        let sizes = self.layout.sizes().into_iter();
+        let pinned = sizes.filter(|size| leases.pins(size.region)).map(|size| size.bytes);
+        alone + pinned.sum::<u64>()
+    }
+}
+
+/// What a lease holds. Dropping it ends the lease.
+struct Held {
+    engine: Arc<Engine>,
+    holds: Vec<Hold>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut leases = self.engine.leases();
+        for hold in self.holds.drain(..) {
+            leases.release(hold);
+        }
+        drop(leases);
+        // What could not go before may go now.
+        self.engine.waker.wake(super::lanes::Lane::Upkeep);
+    }
+}

@@ -1,0 +1,99 @@
+//! Putting blobs: looked up, made ready, queued, and waited for.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::commit::Request;
+use super::core::Engine;
+use super::lanes::Lane;
+use crate::{Content, Error, ErrorKind, Result, Verified};
+
+impl Engine {
+    pub(super) async fn put_many(self: &Arc<Self>, blobs: Vec<Verified>) -> Vec<Result<()>> {
+        let mut outcomes: Vec<Result<()>> = blobs.iter().map(|_| Ok(())).collect();
+        let used = self.tick();
+        let is_new = |(_, blob): &(usize, Verified)| {
+            let digest = blob.digest();
+            !digest.is_empty_blob() && !self.touch(&digest, used)
+        };
+        let new: Vec<(usize, Verified)> = blobs.into_iter().enumerate().filter(is_new).collect();
+        if new.is_empty() {
+            return outcomes;
+        }
+        let (mut items, mut ready) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
+        for (at, blob) in new {
+            match self.make_ready(blob).await {
+                Ok(blob) => {
+                    items.push(at);
+                    ready.push(blob);
+                }
+                Err(error) => outcomes[at] = Err(error),
+            }
+        }
+        for (at, outcome) in items.into_iter().zip(self.submit(ready).wait().await) {
+            outcomes[at] = outcome;
+        }
+        outcomes
+    }
+
+    /// Brings content that the layout wants as a file into one.
+    async fn make_ready(self: &Arc<Self>, blob: Verified) -> Result<Verified> {
+        if blob.digest().size_bytes() > self.budget.bytes_max() {
+            let reason = format!(
+                "the blob exceeds the store's whole size of {} bytes",
+                self.budget.bytes_max()
+            );
+            return Err(Error::new(ErrorKind::Exhausted, "put", reason).on(blob.digest()));
+        }
+        let is_in_memory = matches!(blob.content(), Content::Bytes(_));
+        if !is_in_memory || blob.digest().size_bytes() <= self.facts.file_above_bytes {
+            return Ok(blob);
+        }
+        let spool = move |engine: &Arc<Self>| engine.spool_content(&blob);
+        self.hop(spool).await
+    }
+
+    pub(super) fn spool_content(&self, blob: &Verified) -> Result<Verified> {
+        match blob.content() {
+            Content::Bytes(bytes) => {
+                let spooled = self.spool.to_file(blob, bytes);
+                spooled.map_err(|error| error.on(blob.digest()))
+            }
+            Content::Spooled(_) | Content::Part(..) => Ok(blob.clone()),
+        }
+    }
+
+    /// Queues blobs for the commit lane.
+    pub(super) fn submit(&self, blobs: Vec<Verified>) -> Submitted {
+        let count = blobs.len();
+        let (reply, outcomes) = oneshot::channel();
+        self.queue.push(Request { blobs, reply });
+        self.waker.wake(Lane::Commit);
+        Submitted { count, outcomes }
+    }
+}
+
+/// Blobs that wait for a commit.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    count: usize,
+    outcomes: oneshot::Receiver<Vec<Result<()>>>,
+}
+
+impl Submitted {
+    /// One outcome for each blob.
+    pub(super) async fn wait(self) -> Vec<Result<()>> {
+        let closed = || Error::new(ErrorKind::Unavailable, "put", "the store was closed meanwhile");
+        match self.outcomes.await {
+            Ok(outcomes) => outcomes,
+            Err(_) => (0..self.count).map(|_| Err(closed())).collect(),
+        }
+    }
+
+    /// The outcomes, if the commit has taken place.
+    #[cfg(feature = "testing")]
+    pub(super) fn try_wait(&mut self) -> Option<Vec<Result<()>>> {
+        self.outcomes.try_recv().ok()
+    }
+}

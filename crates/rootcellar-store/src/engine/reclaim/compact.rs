@@ -1,0 +1,201 @@
+//! Emptying a region: what in it is old is forgotten, the rest is written elsewhere, and then all of its space comes back.
+//!
+//! Readers are never in the way, nor in theirs: until a blob is written elsewhere and the index says so, it is read from where it
+//! was, and an open file outlives its name. A crash in the middle leaves some blobs in two places, which is no harm: the region is
+//! dropped only after the copies are durable.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rootcellar_digest::Digest;
+
+use crate::checksum::checksum;
+use crate::engine::check::{Check, Means, check};
+use crate::engine::core::Engine;
+use crate::engine::index::Entry;
+use crate::engine::lanes::Next;
+use crate::engine::options::WhenFull;
+use crate::layout::{New, Place, Region};
+use crate::{Error, Result, Verified};
+
+/// Bytes moved in one step, within which puts may have to wait.
+const STEP_BYTES: u64 = 1 << 20;
+/// Blobs looked at in one step.
+const STEP_BLOBS: usize = 4096;
+/// Regions that hold less than a fourth of what they could, before some of them are merged. Each start leaves one.
+const SMALL_REGIONS_MAX: usize = 16;
+
+/// A region on its way out.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    region: Region,
+    /// What was not used since goes.
+    median: u32,
+    /// What is in it, in the order of the disk, those that come first last.
+    blobs: Vec<(Digest, Place)>,
+    has_moved: bool,
+}
+
+impl Engine {
+    /// Begins to empty a region, keeping what was used after `median`.
+    pub(super) fn begin_compacting(&self, region: Region, median: u32) -> Next {
+        if !self.leases().doom(region) {
+            return Next::Again;
+        }
+        self.horizon.fetch_max(u64::from(median), Ordering::SeqCst);
+        let mut blobs = Vec::new();
+        self.index.scan(|seen| {
+            if seen.entry.place.region() == region {
+                blobs.push((seen.digest, seen.entry.place));
+            }
+        });
+        blobs.sort_unstable_by_key(|(_, place)| std::cmp::Reverse(place.offset()));
+        self.upkeep().reclaim.compaction = Some(Compaction {
+            region,
+            median,
+            blobs,
+            has_moved: false,
+        });
+        Next::Again
+    }
+
+    pub(super) fn go_on_compacting(&self, mut compaction: Compaction) -> Next {
+        if compaction.blobs.is_empty() {
+            return self.end_compaction(&compaction);
+        }
+        match self.move_some(&mut compaction) {
+            Ok(()) => {
+                self.upkeep().reclaim.compaction = Some(compaction);
+                Next::Again
+            }
+            Err(error) => self.abandon(&error),
+        }
+    }
+
+    /// Leaves the rest of a region where it is.
+    fn abandon(&self, error: &Error) -> Next {
+        tracing::warn!(%error, "a region of the store cannot be emptied now");
+        self.end_doom();
+        self.refuse("could not be compacted");
+        self.retry()
+    }
+
+    fn end_doom(&self) {
+        self.leases().end_doom();
+        self.doom_ended.notify_waiters();
+    }
+
+    fn end_compaction(&self, compaction: &Compaction) -> Next {
+        if compaction.has_moved
+            && let Err(error) = self.sync_layout()
+        {
+            return self.abandon(&error);
+        }
+        if let Err(error) = self.layout.drop_region(compaction.region) {
+            tracing::error!(%error, region = compaction.region.number(), "a region that was emptied stays on the disk");
+        }
+        self.end_doom();
+        self.counters().compacted_regions += 1;
+        self.tell_of_room();
+        Next::Again
+    }
+
+    /// Lets some old blobs go, and moves some young ones.
+    fn move_some(&self, compaction: &mut Compaction) -> Result<()> {
+        let (mut bytes, mut staying) = (0, Vec::new());
+        for _ in 0..STEP_BLOBS {
+            let Some((digest, place)) = compaction.blobs.pop() else {
+                break;
+            };
+            if self.forget_old(&digest, place, compaction.median) {
+                continue;
+            }
+            if let Some(entry) = self.index.get(&digest).filter(|entry| entry.place == place) {
+                staying.extend(self.read_to_move(digest, entry).map(|new| (new, place)));
+                bytes += digest.size_bytes();
+            }
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        if staying.is_empty() {
+            return Ok(());
+        }
+        compaction.has_moved = true;
+        self.write_elsewhere(&staying)
+    }
+
+    fn forget_old(&self, digest: &Digest, place: Place, median: u32) -> bool {
+        let gone = self.index.remove_if(digest, place, |entry| entry.used <= median);
+        if let Some(entry) = gone {
+            self.note_evicted(digest.size_bytes(), entry.used);
+        }
+        gone.is_some()
+    }
+
+    /// Reads a blob that is to be moved; `None` if it is damaged.
+    fn read_to_move(&self, digest: Digest, entry: Entry) -> Option<New> {
+        let extent = self.layout.open(&digest, entry.place).ok()?;
+        let blob = if digest.size_bytes() > STEP_BYTES {
+            let checked = check(digest, &extent, Means::Checksum(entry.checksum));
+            let is_right = matches!(checked, Ok(Check::Whole));
+            is_right.then(|| Verified::from_part(digest, entry.checksum, extent.file, extent.at))
+        } else {
+            let mut bytes = vec![0; usize::try_from(digest.size_bytes()).expect("a small blob")];
+            let read = extent.file.read_at(&mut bytes, extent.at);
+            let is_right = read.is_ok() && checksum(&bytes) == entry.checksum;
+            is_right.then(|| Verified::from_memory(digest, entry.checksum, Bytes::from(bytes)))
+        };
+        if blob.is_none() {
+            self.look_again(digest, entry);
+        }
+        let used = entry.used;
+        blob.map(|blob| New { blob, used })
+    }
+
+    fn write_elsewhere(&self, staying: &[(New, Place)]) -> Result<()> {
+        let news: Vec<New> = staying.iter().map(|(new, _)| new.clone()).collect();
+        let mut sizes = news.iter().map(|new| new.blob.digest().size_bytes());
+        if self.layout.growth(&mut sizes) > self.budget.free() {
+            return self.forget_staying(staying);
+        }
+        for ((new, from), to) in staying.iter().zip(self.write(&news)) {
+            let digest = new.blob.digest();
+            let to = to.map_err(|error| Error::io("compact", "writing a blob elsewhere", error).on(digest))?;
+            if self.index.relocate(&digest, *from, to) {
+                self.counters().moved_bytes += digest.size_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    /// There is no room to move anything: somebody else took what was spared for it.
+    fn forget_staying(&self, staying: &[(New, Place)]) -> Result<()> {
+        if self.when_full == WhenFull::Refuse {
+            let reason = "the room that is spared for moving blobs is taken";
+            return Err(Error::new(crate::ErrorKind::Exhausted, "compact", reason));
+        }
+        for (new, place) in staying {
+            self.horizon.fetch_max(u64::from(self.tick()), Ordering::SeqCst);
+            self.forget_old(&new.blob.digest(), *place, u32::MAX);
+        }
+        Ok(())
+    }
+
+    /// Merges regions that hold little. `None` if there are few.
+    pub(super) fn step_merge(&self) -> Option<Next> {
+        let leases = self.leases();
+        let doubtful = self.doubtful();
+        let mut small: Vec<(u64, Region)> = Vec::new();
+        for size in self.layout.sizes() {
+            let is_small = size.region != Region::ALONE && size.bytes < self.facts.spare_bytes / 4;
+            let is_free = !size.is_open && !leases.pins(size.region) && !doubtful.regions.contains(&size.region);
+            if is_small && is_free {
+                small.push((size.bytes, size.region));
+            }
+        }
+        drop((leases, doubtful));
+        let smallest = small.iter().min().filter(|_| small.len() > SMALL_REGIONS_MAX)?;
+        Some(self.begin_compacting(smallest.1, 0))
+    }
+}

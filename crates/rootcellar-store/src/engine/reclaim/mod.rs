@@ -1,0 +1,134 @@
+//! Making room: blobs used longest ago go first.
+//!
+//! ```text
+//!   too little free ──> plan ──┬─> a blob that lies alone ──────> its file is removed
+//!                              └─> a region, half of it old ────> the young half is moved, the region is dropped
+//! ```
+//!
+//! Space in a pack comes back only with the whole pack. So of all packs that one goes of which half, by bytes, is out of date or was
+//! used longest ago: the *median* of its uses is the oldest. What in it was used since is written once more; so each byte that comes
+//! back costs at most one that is written. Blobs that lie alone stand in the same order with their own uses.
+//!
+//! Nothing that is leased goes, and nothing in a pack of which anything is leased.
+
+mod alone;
+mod compact;
+mod plan;
+
+use std::time::Duration;
+
+use self::compact::Compaction;
+use self::plan::{Plan, Unit};
+use super::core::Engine;
+use super::lanes::{Lane, Next};
+use super::options::WhenFull;
+use super::upkeep::CHECKPOINT_INTERVAL;
+
+/// What the lane has chosen to let go, and what it is in the middle of.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Reclaim {
+    plan: Option<Plan>,
+    compaction: Option<Compaction>,
+}
+
+/// The part of the store that is made free when room is made, so that puts need not wait for it: a sixty-fourth.
+const MARGIN_PART: u64 = 64;
+
+/// What a use may be remembered too early by: a blob is protected for so much longer.
+const LIFETIME_SLACK: Duration = CHECKPOINT_INTERVAL;
+
+const FULL_IN_USE: &str = "is full of what is in use";
+const FULL_YOUNG: &str = "is full of blobs used lately";
+
+impl Engine {
+    fn margin(&self) -> u64 {
+        self.budget.bytes_max() / MARGIN_PART
+    }
+
+    /// Bytes that somebody waits for.
+    fn needed(&self) -> u64 {
+        self.queue.needs().saturating_add(self.budget.wanted())
+    }
+
+    pub(in crate::engine) fn is_room_low(&self) -> bool {
+        self.budget.free() < self.facts.spare_bytes + self.margin() / 2
+    }
+
+    fn has_room(&self) -> bool {
+        self.budget.free() >= (self.facts.spare_bytes + self.margin()).saturating_add(self.needed())
+    }
+
+    /// Makes some room if there is too little. `None` if there is nothing to do.
+    pub(in crate::engine) fn step_reclaim(&self) -> Option<Next> {
+        let compaction = self.upkeep().reclaim.compaction.take();
+        if let Some(compaction) = compaction {
+            return Some(self.go_on_compacting(compaction));
+        }
+        let is_asked = self.needed() > 0 || self.is_room_low() || self.upkeep().reclaim.plan.is_some();
+        if !is_asked {
+            return self.step_merge();
+        }
+        if self.has_room() {
+            self.upkeep().reclaim.plan = None;
+            self.tell_of_room();
+            return self.step_merge();
+        }
+        let plan = self.upkeep().reclaim.plan.take();
+        let is_new = plan.is_none();
+        let mut plan = plan.unwrap_or_else(|| self.plan());
+        match plan.next() {
+            Some(unit) if self.is_protected(&unit) => {
+                self.refuse(FULL_YOUNG);
+                None
+            }
+            Some(unit) => {
+                let next = self.let_go(unit, &mut plan);
+                self.upkeep().reclaim.plan = Some(plan);
+                Some(next)
+            }
+            // What an older plan did not know of may be there.
+            None if !is_new => Some(Next::Again),
+            None => {
+                self.refuse(FULL_IN_USE);
+                None
+            }
+        }
+    }
+
+    fn let_go(&self, unit: Unit, plan: &mut Plan) -> Next {
+        match unit {
+            Unit::Alone(oldest) => self.evict_alone(oldest, plan),
+            Unit::Region { region, median } => self.begin_compacting(region, median),
+        }
+    }
+
+    /// Whether the oldest of all is too young to go.
+    fn is_protected(&self, unit: &Unit) -> bool {
+        self.when_full == WhenFull::Refuse && self.recency.age(unit.used(), self.now()) < self.promised_lifetime()
+    }
+
+    /// The lifetime that is kept, whatever is remembered too early.
+    fn promised_lifetime(&self) -> Duration {
+        self.min_lifetime + LIFETIME_SLACK.min(self.min_lifetime / 4)
+    }
+
+    fn refuse(&self, reason: &str) {
+        let reason = format!("the store of {} bytes {reason}", self.budget.bytes_max());
+        if self.needed() > 0 {
+            tracing::warn!("no room can be made: {reason}");
+        }
+        self.queue.refuse(&reason);
+        self.budget.refuse(&reason);
+        self.waker.wake(Lane::Commit);
+    }
+
+    fn tell_of_room(&self) {
+        self.budget.freed();
+        self.waker.wake(Lane::Commit);
+    }
+
+    fn note_evicted(&self, bytes: u64, used: u32) {
+        let lived = self.recency.age(used, self.now());
+        self.counters().evicted(bytes, lived, self.min_lifetime);
+    }
+}

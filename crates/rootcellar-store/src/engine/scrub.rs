@@ -1,0 +1,225 @@
+//! The scrub: everything stored is read again now and then, slowly, to find what has rotted while it is still known elsewhere.
+//!
+//! A pass takes one part after the other: each region, in the order of the disk, and then what lies alone, a shard of the index at a
+//! time. Blobs are compared with their checksums. What is damaged is dropped, counted and logged with its digest.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use rootcellar_digest::Digest;
+
+use super::core::Engine;
+use super::index::{Entry, ShardNumber};
+use super::lanes::Next;
+use super::options::Scrub;
+use super::statistics::ScrubProgress;
+use crate::blob::is_damage;
+use crate::checksum::Checksummer;
+use crate::layout::{Extent, Region};
+
+/// Bytes read in one step.
+const STEP_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: usize = 256 * 1024;
+
+#[derive(Debug)]
+pub(super) struct ScrubState {
+    last_end: SystemTime,
+    pass: Option<Pass>,
+    passes: u64,
+    scrubbed_blobs: u64,
+    blobs: u64,
+}
+
+/// What is left of a pass.
+#[derive(Debug)]
+struct Pass {
+    parts: Vec<Part>,
+    /// Blobs of the part that was begun, those that come first last.
+    blobs: Vec<(Digest, Entry)>,
+    /// A blob that is read over several steps.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Region(Region),
+    Shard(ShardNumber),
+}
+
+#[derive(Debug)]
+struct Reading {
+    digest: Digest,
+    entry: Entry,
+    extent: Extent,
+    checksummer: Checksummer,
+    at: u64,
+}
+
+impl ScrubState {
+    pub(super) fn new(last_end: SystemTime) -> Self {
+        Self {
+            last_end,
+            pass: None,
+            passes: 0,
+            scrubbed_blobs: 0,
+            blobs: 0,
+        }
+    }
+
+    pub(super) fn last_end(&self) -> SystemTime {
+        self.last_end
+    }
+
+    pub(super) fn progress(&self) -> ScrubProgress {
+        ScrubProgress {
+            passes: self.passes,
+            scrubbed_blobs: self.scrubbed_blobs,
+            blobs: self.blobs,
+        }
+    }
+}
+
+impl Engine {
+    /// Reads a little of what is stored, if a pass is under way or due. Says when to go on.
+    pub(super) fn step_scrub(&self) -> Next {
+        let Some(scrub) = self.scrub else {
+            return Next::Idle;
+        };
+        let pass = self.upkeep().scrub.pass.take();
+        let mut pass = match pass {
+            Some(pass) => pass,
+            None => match self.until_scrub(&scrub) {
+                Some(left) => return Next::After(left),
+                None => self.begin_pass(),
+            },
+        };
+        let Some(bytes) = self.scrub_some(&mut pass) else {
+            self.end_pass();
+            return Next::Again;
+        };
+        self.upkeep().scrub.pass = Some(pass);
+        Next::After(Duration::from_secs_f64(
+            bytes as f64 / scrub.bytes_per_second.max(1) as f64,
+        ))
+    }
+
+    fn until_scrub(&self, scrub: &Scrub) -> Option<Duration> {
+        let since = self
+            .now()
+            .duration_since(self.upkeep().scrub.last_end)
+            .unwrap_or_default();
+        scrub.interval.checked_sub(since).filter(|left| !left.is_zero())
+    }
+
+    fn begin_pass(&self) -> Pass {
+        let regions = self.layout.sizes().into_iter().map(|size| size.region);
+        let mut parts: Vec<Part> = self.index.shards().map(Part::Shard).collect();
+        parts.extend(regions.filter(|region| *region != Region::ALONE).map(Part::Region));
+        let blobs = self.index.blobs();
+        tracing::info!(blobs, "the scrub begins a pass");
+        let scrub = &mut self.upkeep().scrub;
+        (scrub.blobs, scrub.scrubbed_blobs) = (blobs, 0);
+        Pass {
+            parts,
+            blobs: Vec::new(),
+            reading: None,
+        }
+    }
+
+    fn end_pass(&self) {
+        let now = self.now();
+        let scrub = &mut self.upkeep().scrub;
+        tracing::info!(blobs = scrub.scrubbed_blobs, "the scrub has ended a pass");
+        scrub.passes += 1;
+        scrub.last_end = now;
+        (scrub.blobs, scrub.scrubbed_blobs) = (0, 0);
+        self.has_new_uses.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Reads about [`STEP_BYTES`]. Tells how many it read; `None` if nothing is left.
+    fn scrub_some(&self, pass: &mut Pass) -> Option<u64> {
+        let mut bytes = 0;
+        while bytes < STEP_BYTES {
+            if let Some(reading) = pass.reading.take() {
+                let (read, left) = self.read_on(reading);
+                bytes += read;
+                pass.reading = left;
+                continue;
+            }
+            let Some((digest, entry)) = pass.blobs.pop() else {
+                pass.blobs = self.blobs_of(pass.parts.pop()?);
+                continue;
+            };
+            self.upkeep().scrub.scrubbed_blobs += 1;
+            pass.reading = self.begin_reading(digest, entry);
+            // So that many small blobs do not count as nothing.
+            bytes += 512;
+        }
+        Some(bytes)
+    }
+
+    fn blobs_of(&self, part: Part) -> Vec<(Digest, Entry)> {
+        let mut blobs = Vec::new();
+        match part {
+            Part::Shard(shard) => self.index.scan_shard(shard, |seen| {
+                if seen.entry.place.region() == Region::ALONE {
+                    blobs.push((seen.digest, seen.entry));
+                }
+            }),
+            Part::Region(region) => self.index.scan(|seen| {
+                if seen.entry.place.region() == region {
+                    blobs.push((seen.digest, seen.entry));
+                }
+            }),
+        }
+        blobs.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.place.offset()));
+        blobs
+    }
+
+    fn begin_reading(&self, digest: Digest, entry: Entry) -> Option<Reading> {
+        // It may have been moved or evicted since the part was begun.
+        self.index.get(&digest).filter(|now| now.place == entry.place)?;
+        match self.layout.open(&digest, entry.place) {
+            Ok(extent) => Some(Reading {
+                digest,
+                entry,
+                extent,
+                checksummer: Checksummer::default(),
+                at: 0,
+            }),
+            Err(error) => {
+                self.note_unreadable(digest, entry, &error);
+                None
+            }
+        }
+    }
+
+    /// Reads a piece of a blob, and what is left to read then.
+    fn read_on(&self, mut reading: Reading) -> (u64, Option<Reading>) {
+        let Reading { digest, entry, .. } = reading;
+        let left = digest.size_bytes() - reading.at;
+        let len = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let mut piece = vec![0; len];
+        if let Err(error) = reading.extent.file.read_at(&mut piece, reading.extent.at + reading.at) {
+            self.note_unreadable(digest, entry, &error);
+            return (len as u64, None);
+        }
+        reading.checksummer.update(&piece);
+        reading.at += len as u64;
+        if reading.at < digest.size_bytes() {
+            return (len as u64, Some(reading));
+        }
+        if reading.checksummer.finish() != entry.checksum {
+            self.drop_damaged(digest, entry.place, "its checksum is not what it was");
+        }
+        (len as u64, None)
+    }
+
+    fn note_unreadable(&self, digest: Digest, entry: Entry, error: &io::Error) {
+        if is_damage(error) || error.kind() == io::ErrorKind::NotFound {
+            self.look_again(digest, entry);
+        } else {
+            tracing::warn!(%digest, %error, "the scrub cannot read a blob now");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Syncing, and the end of acknowledgements: when the store is closed, and when a sync has failed.
+
+use std::io;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::core::Engine;
+use super::lanes::{Lane, Next};
+use super::options::Durability;
+use crate::{Error, ErrorKind, Result};
+
+/// Whether puts are accepted.
+#[derive(Debug)]
+pub(super) enum Gate {
+    Open,
+    /// The store was closed.
+    Closed,
+    /// A sync has failed; what is on the disk is not known any more.
+    Failed(String),
+}
+
+impl Gate {
+    fn check(&self) -> Result<()> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Closed => Err(Error::new(ErrorKind::Unavailable, "put", "the store is closed")),
+            Self::Failed(reason) => Err(Error::new(ErrorKind::Internal, "put", reason.clone())),
+        }
+    }
+}
+
+/// What the next sync has to do.
+#[derive(Debug, Default)]
+pub(super) struct SyncState {
+    /// When the first thing was written that no sync has covered.
+    unsynced_since: Option<SystemTime>,
+    /// Whether the last sync left marks that are not durable themselves.
+    has_marks: bool,
+}
+
+/// Where every put is synced by itself, the marks that this leaves are made durable after this time.
+const SETTLE_AFTER: Duration = Duration::from_secs(5);
+
+impl Engine {
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether puts are accepted.
+    pub(super) fn check_gate(&self) -> Result<()> {
+        self.gate().check()
+    }
+
+    /// Refuses puts from now on.
+    pub(super) fn shut(&self) {
+        let mut gate = self.gate();
+        if let Gate::Open = *gate {
+            *gate = Gate::Closed;
+        }
+    }
+
+    fn sync_state(&self) -> MutexGuard<'_, SyncState> {
+        self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that there is something to sync.
+    pub(super) fn note_unsynced(&self) {
+        let mut state = self.sync_state();
+        if state.unsynced_since.is_none() {
+            state.unsynced_since = Some(self.now());
+            drop(state);
+            self.waker.wake(Lane::Sync);
+        }
+    }
+
+    pub(super) fn step_sync(&self) -> Next {
+        let interval = match self.durability {
+            Durability::Interval(interval) => interval,
+            Durability::Always => SETTLE_AFTER,
+            Durability::None => return Next::Idle,
+        };
+        let age = |since: SystemTime| self.now().duration_since(since).unwrap_or(interval);
+        let state = self.sync_state();
+        match state.unsynced_since {
+            Some(since) if age(since) < interval => return Next::After(interval.saturating_sub(age(since))),
+            None if !state.has_marks => return Next::Idle,
+            _ => {}
+        }
+        drop(state);
+        match self.sync_layout() {
+            Ok(()) => Next::After(interval),
+            // Nothing is synced any more.
+            Err(_) => Next::Idle,
+        }
+    }
+
+    /// Makes everything that was written durable. Blocks. If it fails, puts are refused from now on, and nothing is synced
+    /// again: it might succeed, and mean nothing.
+    pub(super) fn sync_layout(&self) -> Result<()> {
+        if let Gate::Failed(reason) = &*self.gate() {
+            return Err(Error::new(ErrorKind::Internal, "put", reason.clone()));
+        }
+        let mut state = self.sync_state();
+        // Before the sync begins: what is written from now on is not covered, and is noted anew.
+        state.has_marks = state.unsynced_since.take().is_some();
+        drop(state);
+        self.counters().syncs += 1;
+        self.layout.sync().map_err(|error| self.fail(&error))
+    }
+
+    /// Refuses puts until the next start, because what is on the disk is not known any more.
+    pub(super) fn fail(&self, error: &io::Error) -> Error {
+        let dir = self.home.path().display();
+        let reason = format!("{dir} could not be synced ({error}); look at the disk, then restart the store");
+        tracing::error!("no more puts are acknowledged: {reason}");
+        *self.gate() = Gate::Failed(reason.clone());
+        if let Err(error) = self.home.note_failed() {
+            tracing::error!(%error, "the next start will not know that this sync failed");
+        }
+        Error::new(ErrorKind::Internal, "put", reason)
+    }
+
+    /// As [`fail`](Self::fail), for an error of an operation that syncs, unless the disk was full or too many files were open.
+    pub(super) fn fail_unless_full(&self, error: &io::Error) {
+        if ErrorKind::of_io(error) != ErrorKind::Exhausted {
+            self.fail(error);
+        }
+    }
+
+    /// Syncs everything, so that the next start trusts all of it. The lanes have ended, and puts are refused. Blocks.
+    pub(super) fn close(&self) -> Result<()> {
+        self.checkpoint_uses();
+        let failed = |error: Error| Error::new(error.kind(), "close", error.to_string());
+        self.sync_layout().map_err(failed)?;
+        // Once more, for the marks that the first one left.
+        self.sync_layout().map_err(failed)?;
+        if !self.upkeep().was_tidied {
+            // The next start has to look for what a crash has left, as this one had to.
+            return Ok(());
+        }
+        let closing = |error| Error::io("close", format!("closing {}", self.home.path().display()), error);
+        self.home.note_closed().map_err(closing)
+    }
+}

@@ -1,0 +1,162 @@
+//! The `hybrid` layout: small blobs in packs, larger ones as files of their own.
+//!
+//! A small blob is cheap in a pack: no inode, no directory entry, one call for a whole batch, and a neighbour that the kernel
+//! reads along. A large one is better alone: it can be given a name without being copied, its page cache is shared by all who
+//! map it, and its space comes back by itself. Where one ends and the other begins is measured in `docs/design/0005`.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use rootcellar_digest::Digest;
+
+use super::loose::Loose;
+use super::packed::Packed;
+use super::{Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored};
+use crate::Result;
+
+/// Packs for small blobs, files for large ones.
+#[derive(Debug, Clone, Copy)]
+pub struct HybridKind {
+    /// The largest blob that is packed, in bytes.
+    pub packed_max_bytes: u64,
+}
+
+impl Default for HybridKind {
+    fn default() -> Self {
+        Self {
+            packed_max_bytes: 16 * 1024,
+        }
+    }
+}
+
+impl LayoutKind for HybridKind {
+    fn name(&self) -> &'static str {
+        "hybrid"
+    }
+
+    fn open(&self, ground: &Ground) -> Result<Box<dyn Layout>> {
+        Ok(Box::new(Hybrid {
+            packed: Packed::open(ground)?,
+            loose: Loose::open(ground)?,
+            packed_max_bytes: self.packed_max_bytes,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Hybrid {
+    packed: Packed,
+    loose: Loose,
+    packed_max_bytes: u64,
+}
+
+impl Hybrid {
+    fn of(&self, region: Region) -> &dyn Layout {
+        if region == Region::ALONE {
+            &self.loose
+        } else {
+            &self.packed
+        }
+    }
+
+    fn is_packed(&self, size_bytes: u64) -> bool {
+        size_bytes <= self.packed_max_bytes
+    }
+}
+
+impl Layout for Hybrid {
+    fn facts(&self) -> Facts {
+        Facts {
+            file_above_bytes: self.loose.facts().file_above_bytes.max(self.packed_max_bytes),
+            spare_bytes: self.packed.facts().spare_bytes,
+        }
+    }
+
+    fn replay(&self, region: Region, tell: &mut dyn FnMut(Stored)) -> Result<u64> {
+        self.of(region).replay(region, tell)
+    }
+
+    fn sizes(&self) -> Vec<RegionSize> {
+        let mut sizes = self.loose.sizes();
+        sizes.extend(self.packed.sizes());
+        sizes
+    }
+
+    fn growth(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64 {
+        let (packed, loose): (Vec<u64>, Vec<u64>) = sizes.partition(|size| self.is_packed(*size));
+        self.packed.growth(&mut packed.into_iter()) + self.loose.growth(&mut loose.into_iter())
+    }
+
+    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+        let is_packed = |new: &New| self.is_packed(new.blob.digest().size_bytes());
+        let (packed, loose): (Vec<New>, Vec<New>) = blobs.iter().cloned().partition(is_packed);
+        // Most batches are of one sort.
+        let mut packed = if packed.is_empty() {
+            Vec::new()
+        } else {
+            self.packed.write(&packed)
+        }
+        .into_iter();
+        let mut loose = if loose.is_empty() {
+            Vec::new()
+        } else {
+            self.loose.write(&loose)
+        }
+        .into_iter();
+        let outcome = |new| if is_packed(new) { packed.next() } else { loose.next() };
+        let outcome = blobs.iter().map(outcome);
+        outcome
+            .map(|outcome| outcome.expect("an outcome for each blob"))
+            .collect()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.packed.sync()?;
+        self.loose.sync()
+    }
+
+    fn settle(&self, region: Region) {
+        self.of(region).settle(region);
+    }
+
+    fn open(&self, digest: &Digest, place: Place) -> io::Result<Extent> {
+        self.of(place.region()).open(digest, place)
+    }
+
+    fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64) {
+        self.of(place.region()).locate(digest, place)
+    }
+
+    fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
+        type Blobs = Vec<(Digest, Place)>;
+        let (loose, packed): (Blobs, Blobs) = blobs.iter().partition(|(_, place)| place.region() == Region::ALONE);
+        if !packed.is_empty() {
+            self.packed.remove(&packed)?;
+        }
+        if !loose.is_empty() {
+            self.loose.remove(&loose)?;
+        }
+        Ok(())
+    }
+
+    fn drop_region(&self, region: Region) -> io::Result<()> {
+        self.of(region).drop_region(region)
+    }
+
+    fn tidy(&self, is_live: &dyn Fn(&Digest, Place) -> bool) -> io::Result<bool> {
+        self.loose.tidy(is_live)
+    }
+}
+
+impl fmt::Display for Hybrid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "hybrid({} up to {} KiB, else {})",
+            self.packed,
+            self.packed_max_bytes >> 10,
+            self.loose
+        )
+    }
+}

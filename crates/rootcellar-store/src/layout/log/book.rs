@@ -1,0 +1,225 @@
+//! All logs of one layout: which there are, how far each was written, and what of that is durable.
+//!
+//! ```text
+//!   append ──> written ──[sync: the data, then the log]──> a mark is appended ──> marked ──[sync of the log]──> at rest
+//! ```
+//!
+//! A mark says what a sync has made durable, so it can only be written after that sync, and is itself durable after the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::reader::LogText;
+use super::slot::{Entry, Header, LogKind};
+use super::writer::LogWriter;
+use crate::Result;
+use crate::io::{DiskFile, remove_if_there};
+use crate::layout::Ground;
+
+/// The logs in a directory, `00000001.log` and so on.
+#[derive(Debug)]
+pub(crate) struct LogBook {
+    ground: Ground,
+    dir: PathBuf,
+    kind: LogKind,
+    /// Guards the ends of the logs, and what of them is not durable. Held while entries are written, never while syncing.
+    state: Mutex<State>,
+    /// Held by the sync under way.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    logs: BTreeMap<u32, LogWriter>,
+    /// Logs with entries that no sync has covered.
+    written: BTreeSet<u32>,
+    /// Logs that have got a mark since they were synced.
+    marked: BTreeSet<u32>,
+    /// Logs of which something is not certain. They get no mark, which would say that it is.
+    doubtful: BTreeSet<u32>,
+    /// Whether logs were made or removed, which may not be durable.
+    has_names: bool,
+}
+
+/// A log at the moment when a sync begins.
+struct Unsynced {
+    number: u32,
+    file: Arc<dyn DiskFile>,
+    position: u64,
+}
+
+impl LogBook {
+    /// The logs of `kind` in `dir`, which exists. None is known yet.
+    pub(crate) fn new(ground: &Ground, dir: PathBuf, kind: LogKind) -> Self {
+        Self {
+            ground: ground.clone(),
+            dir,
+            kind,
+            state: Mutex::default(),
+            turn: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A log's end moves only once entries are written, and the sets only after that.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:08}.log"))
+    }
+
+    /// Begins a log.
+    pub(crate) fn create(&self, number: u32) -> io::Result<()> {
+        let header = Header {
+            kind: self.kind,
+            is_synced: self.ground.is_synced,
+            number,
+            store: self.ground.store,
+            boot: self.ground.boot,
+        };
+        let log = LogWriter::create(&*self.ground.disk, &self.path(number), &header)?;
+        let mut state = self.state();
+        state.logs.insert(number, log);
+        state.has_names = true;
+        Ok(())
+    }
+
+    /// Reads a log that was written by an earlier process. From then on it can be appended to.
+    pub(crate) fn read(&self, number: u32) -> Result<LogText> {
+        let text = self.text(number)?;
+        let log = LogWriter::at_end(&self.path(number), self.kind, number, self.ground.store, text.end());
+        let mut state = self.state();
+        state.logs.insert(number, log);
+        match text.is_all() {
+            (true, _) => {}
+            (false, true) => {
+                // The process that wrote it was killed. Nobody knows what it had synced.
+                state.written.insert(number);
+                state.has_names = true;
+            }
+            (false, false) => {
+                state.doubtful.insert(number);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Reads a log again.
+    pub(crate) fn text(&self, number: u32) -> Result<LogText> {
+        LogText::read(&self.ground, &self.path(number), self.kind, number)
+    }
+
+    /// Whether a log holds what is doubtful.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        !self.state().doubtful.is_empty()
+    }
+
+    /// Says that nothing in a log is doubtful any more: what was not whole has been said to be gone.
+    pub(crate) fn settle(&self, number: u32) {
+        let mut state = self.state();
+        if state.doubtful.remove(&number) {
+            state.written.insert(number);
+        }
+    }
+
+    /// Writes entries with one call, and tells where the log ends then.
+    pub(crate) fn append(&self, number: u32, entries: &[Entry]) -> io::Result<u64> {
+        let mut state = self.state();
+        let log = state.logs.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        let appended = log.append(&*self.ground.disk, entries).map(|()| log.position());
+        // Even if they were written in part: who syncs has to know.
+        state.written.insert(number);
+        appended
+    }
+
+    /// Where a log ends.
+    pub(crate) fn end(&self, number: u32) -> u64 {
+        self.state().logs.get(&number).map_or(0, LogWriter::position)
+    }
+
+    /// Removes a log.
+    pub(crate) fn remove(&self, number: u32) -> io::Result<()> {
+        let mut state = self.state();
+        state.logs.remove(&number);
+        state.written.remove(&number);
+        state.marked.remove(&number);
+        state.doubtful.remove(&number);
+        state.has_names = true;
+        drop(state);
+        remove_if_there(&*self.ground.disk, &self.path(number)).map(drop)
+    }
+
+    /// Makes durable what was appended before this call, after `sync_data` has made durable what that speaks of. It is given the
+    /// numbers of the logs.
+    pub(crate) fn sync(&self, sync_data: impl FnOnce(&BTreeSet<u32>) -> io::Result<()>) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (written, logs, has_names) = self.begin_sync()?;
+        sync_data(&written)?;
+        for log in &logs {
+            log.file.sync()?;
+        }
+        if has_names {
+            self.ground.disk.sync_dir(&self.dir)?;
+        }
+        self.end_sync(&written, &logs)
+    }
+
+    /// Makes a log durable, its name too, and nothing of what it speaks of.
+    pub(crate) fn flush(&self, number: u32) -> io::Result<()> {
+        let mut state = self.state();
+        let log = state.logs.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        let (file, has_names) = (log.file(&*self.ground.disk)?, state.has_names);
+        drop(state);
+        file.sync()?;
+        if has_names {
+            self.ground.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    fn begin_sync(&self) -> io::Result<(BTreeSet<u32>, Vec<Unsynced>, bool)> {
+        let mut state = self.state();
+        let written = std::mem::take(&mut state.written);
+        let marked = std::mem::take(&mut state.marked);
+        let has_names = std::mem::take(&mut state.has_names);
+        let mut logs = Vec::new();
+        for number in written.union(&marked) {
+            if let Some(log) = state.logs.get_mut(number) {
+                logs.push(Unsynced {
+                    number: *number,
+                    file: log.file(&*self.ground.disk)?,
+                    position: log.position(),
+                });
+            }
+        }
+        Ok((written, logs, has_names))
+    }
+
+    fn end_sync(&self, written: &BTreeSet<u32>, logs: &[Unsynced]) -> io::Result<()> {
+        let mut state = self.state();
+        let State {
+            logs: open,
+            written: written_since,
+            marked,
+            doubtful,
+            ..
+        } = &mut *state;
+        for synced in logs {
+            // It may have been removed meanwhile.
+            let Some(log) = open.get_mut(&synced.number) else {
+                continue;
+            };
+            if written.contains(&synced.number) && !doubtful.contains(&synced.number) {
+                let position = synced.position;
+                log.append(&*self.ground.disk, &[Entry::Mark { position }])?;
+                marked.insert(synced.number);
+            } else if !written_since.contains(&synced.number) {
+                log.close();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! Writing to the pack that is open, and opening the next one when it is full.
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::Packed;
+use super::pack::{Pack, SECTOR_BYTES, data_path};
+use crate::Content;
+use crate::io::{DiskFile as _, Open, remove_if_there};
+use crate::layout::log::{BlobEntry, Entry};
+use crate::layout::{New, Place, Region, copy_content, copy_of};
+
+const ZEROS: [u8; SECTOR_BYTES as usize] = [0; SECTOR_BYTES as usize];
+/// What is reserved for a log, for a start: entries of a pack of blobs of a few kilobytes.
+const LOG_BYTES: u64 = 4096;
+
+/// The pack that is being written, if one is.
+#[derive(Debug)]
+pub(super) struct Current {
+    next_number: u32,
+    open: Option<OpenPack>,
+}
+
+#[derive(Debug)]
+struct OpenPack {
+    pack: Arc<Pack>,
+    /// Where the next blob begins.
+    end: u64,
+    /// How much of the file is reserved.
+    limit: u64,
+}
+
+impl Current {
+    pub(super) fn none(next_number: u32) -> Self {
+        Self {
+            next_number,
+            open: None,
+        }
+    }
+
+    pub(super) fn region(&self) -> Option<Region> {
+        self.open.as_ref().map(|open| open.pack.region)
+    }
+
+    pub(super) fn end_if(&mut self, region: Region) {
+        if self.region() == Some(region) {
+            self.open = None;
+        }
+    }
+}
+
+/// Bytes that a blob takes in a pack.
+fn padded(size: u64) -> u64 {
+    size.next_multiple_of(SECTOR_BYTES)
+}
+
+impl OpenPack {
+    fn has_room_for(&self, size: u64) -> bool {
+        self.limit - self.end >= padded(size)
+    }
+}
+
+impl Packed {
+    pub(super) fn current(&self) -> MutexGuard<'_, Current> {
+        // The end moves before the bytes are written, so whatever stops a writer leaves no place to be given twice.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn growth_of(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64 {
+        let current = self.current();
+        let mut room = current.open.as_ref().map_or(0, |open| open.limit - open.end);
+        let mut growth = 0;
+        for size in sizes {
+            let size = padded(size);
+            if size > room {
+                room = self.pack_bytes.max(size);
+                growth += room + LOG_BYTES;
+            }
+            room -= size;
+            growth += 96;
+        }
+        growth
+    }
+
+    pub(super) fn write_all(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+        let mut current = self.current();
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        let mut rest = blobs;
+        while let Some(first) = rest.first() {
+            let open = match self.open_for(&mut current, first.blob.digest().size_bytes()) {
+                Ok(open) => open,
+                Err(error) => {
+                    outcomes.push(Err(error));
+                    rest = &rest[1..];
+                    continue;
+                }
+            };
+            let (run, later) = rest.split_at(run_len(open, rest));
+            self.write_run(open, run, &mut outcomes);
+            rest = later;
+        }
+        outcomes
+    }
+
+    /// The open pack if a blob of `size` fits into it, else the next.
+    fn open_for<'a>(&self, current: &'a mut Current, size: u64) -> io::Result<&'a mut OpenPack> {
+        if !current.open.as_ref().is_some_and(|open| open.has_room_for(size)) {
+            if let Some(full) = current.open.take() {
+                self.seal(&full)?;
+            }
+            let number = current.next_number;
+            let region = Region::new(number).ok_or_else(|| io::Error::other("there are no more numbers for packs"))?;
+            current.next_number += 1;
+            current.open = Some(self.begin(region, self.pack_bytes.max(padded(size)))?);
+        }
+        Ok(current.open.as_mut().expect("opened just now"))
+    }
+
+    /// Cuts a pack to what is in it.
+    fn seal(&self, full: &OpenPack) -> io::Result<()> {
+        if full.end < full.limit {
+            full.pack.set_size(full.end)?;
+        }
+        full.pack.set_bytes(full.end + self.logs.end(full.pack.region.number()));
+        Ok(())
+    }
+
+    fn begin(&self, region: Region, limit: u64) -> io::Result<OpenPack> {
+        let made = self.make(region, limit);
+        if made.is_err() {
+            // What stays after all is half of a pack, and removed by the next start.
+            let _removed = self.logs.remove(region.number());
+            let _removed = remove_if_there(&*self.ground.disk, &data_path(&self.dir, region));
+        }
+        let pack = Arc::new(made?);
+        let mut packs = self.packs.write().unwrap_or_else(PoisonError::into_inner);
+        packs.insert(region, pack.clone());
+        drop(packs);
+        Ok(OpenPack { pack, end: 0, limit })
+    }
+
+    fn make(&self, region: Region, limit: u64) -> io::Result<Pack> {
+        let ground = &self.ground;
+        let path = data_path(&self.dir, region);
+        let data = ground.disk.open(&path, Open::Create { mode: 0o444 })?;
+        let pack = Pack::new(region, path, data, ground.bytes.share());
+        pack.allocate(limit)?;
+        pack.set_bytes(limit + LOG_BYTES);
+        self.logs.create(region.number())?;
+        Ok(pack)
+    }
+
+    /// Writes blobs that fit into the open pack: the data with one call, then the entries with one.
+    fn write_run(&self, open: &mut OpenPack, run: &[New], outcomes: &mut Vec<io::Result<Place>>) {
+        let start = open.end;
+        let entries = lay_out(open, run);
+        let pack = &open.pack;
+        let written = write_data(pack, start, run);
+        match written.and_then(|()| self.logs.append(pack.region.number(), &entries)) {
+            Ok(log_bytes) => {
+                pack.set_bytes(open.limit + log_bytes.max(LOG_BYTES));
+                outcomes.extend(entries.iter().map(|entry| Ok(place_of(pack.region, entry))));
+            }
+            Err(error) => outcomes.extend(run.iter().map(|_| Err(copy_of(&error)))),
+        }
+    }
+}
+
+/// How many of `blobs` fit into the open pack. The first does.
+fn run_len(open: &OpenPack, blobs: &[New]) -> usize {
+    let mut room = open.limit - open.end;
+    let fits = |new: &&New| {
+        let size = padded(new.blob.digest().size_bytes());
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    blobs.iter().take_while(fits).count()
+}
+
+/// Gives each blob its place, and moves the end behind them. It stays there even if the blobs are never written.
+fn lay_out(open: &mut OpenPack, run: &[New]) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(run.len());
+    for new in run {
+        let digest = new.blob.digest();
+        let offset = u32::try_from(open.end / SECTOR_BYTES).expect("a pack has at most 2^24 sectors");
+        open.end += padded(digest.size_bytes());
+        entries.push(Entry::Stored(BlobEntry {
+            digest,
+            offset,
+            checksum: new.blob.checksum(),
+            used: new.used,
+        }));
+    }
+    entries
+}
+
+fn place_of(region: Region, entry: &Entry) -> Place {
+    let (Entry::Stored(blob) | Entry::Gone(blob)) = entry else {
+        unreachable!("only blobs are laid out")
+    };
+    Place::new(region, blob.offset).expect("a pack has at most 2^24 sectors")
+}
+
+fn write_data(pack: &Pack, mut at: u64, run: &[New]) -> io::Result<()> {
+    let mut pieces = Vec::with_capacity(2 * run.len());
+    let mut pieces_at = at;
+    for new in run {
+        let size = new.blob.digest().size_bytes();
+        let padding = usize::try_from(padded(size) - size).expect("less than a sector");
+        match new.blob.content() {
+            Content::Bytes(bytes) => pieces.push(IoSlice::new(bytes)),
+            Content::Spooled(_) | Content::Part(..) => {
+                pack.write_at(&pieces, pieces_at)?;
+                pieces.clear();
+                copy_content(&new.blob, pack, at)?;
+                pieces_at = at + size;
+            }
+        }
+        if padding > 0 {
+            pieces.push(IoSlice::new(&ZEROS[..padding]));
+        }
+        at += padded(size);
+    }
+    pack.write_at(&pieces, pieces_at)
+}

@@ -1,0 +1,398 @@
+//! The proof of what a store promises about crashes, for any layout.
+//!
+//! A seed makes a workload: puts, uses, leases, steps of the lanes in any order, restarts. Before every call that changes the disk
+//! the power can go, or the process be killed; the disk that would be left is kept, and a store is opened on it. Then:
+//!
+//! - what is reported present is whole, at once, and after what was doubtful has been checked;
+//! - what was acknowledged under `always` is there at once;
+//! - what was acknowledged before a sync that succeeded is there under `interval`;
+//! - what was acknowledged at all is there after a kill;
+//! - unless it was evicted;
+//! - all files together are within the bound, always.
+//!
+//! A store opened after a crash is used a little and crashed again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rootcellar_digest::{Digest, DigestFunction};
+
+use super::{Loss, ManualClock, Seeded, SimulatedDisk};
+use crate::engine::{Lane, Next, SteppedPut, SteppedStore};
+use crate::layout::LayoutKind;
+use crate::{DiskOptions, Durability, Lease, Verified, WhenFull};
+
+/// A store with so little room that a few dozen blobs fill it.
+const BYTES_MAX: u64 = 256 << 10;
+const BLOBS: u64 = 64;
+const STEPS: u64 = 60;
+const DIR: &str = "/store";
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the workloads of `seeds`, and crashes each at every moment.
+///
+/// # Panics
+/// Names the seed, the moment, and the promise that is broken.
+pub fn check_power_cuts(layout: &Arc<dyn LayoutKind>, durability: Durability, seeds: std::ops::Range<u64>) {
+    let mut sum = Tally::default();
+    let workloads = seeds.end - seeds.start;
+    for seed in seeds {
+        let tally = Simulation::new(layout.clone(), durability, seed).run();
+        sum.crashes += tally.crashes;
+        sum.evicted_blobs += tally.evicted_blobs;
+        sum.compacted_regions += tally.compacted_regions;
+        sum.moved_bytes += tally.moved_bytes;
+        sum.torn_blobs += tally.torn_blobs;
+    }
+    #[expect(clippy::print_stdout, reason = "what a test did is worth knowing")]
+    {
+        println!("{}, {durability:?}: {workloads} workloads, {sum:?}", layout.name());
+    }
+}
+
+/// A disk as a crash would leave it.
+struct Crash {
+    moment: u64,
+    disk: SimulatedDisk,
+    is_kill: bool,
+}
+
+struct Simulation {
+    layout: Arc<dyn LayoutKind>,
+    durability: Durability,
+    seed: u64,
+    chance: Seeded,
+    clock: Arc<ManualClock>,
+    blobs: Vec<Verified>,
+    disk: SimulatedDisk,
+    store: Option<SteppedStore>,
+    puts: Vec<SteppedPut>,
+    leases: Vec<Lease>,
+    /// What was acknowledged before this step, and was not evicted since.
+    acknowledged: BTreeSet<Digest>,
+    /// The part of it that a sync had covered.
+    synced: BTreeSet<Digest>,
+    /// What of it this step's sync has covered.
+    synced_now: Option<BTreeSet<Digest>>,
+    crashes: Arc<Mutex<Vec<Crash>>>,
+    tally: Tally,
+}
+
+/// What the workloads came to.
+#[derive(Debug, Default)]
+struct Tally {
+    crashes: u64,
+    evicted_blobs: u64,
+    compacted_regions: u64,
+    moved_bytes: u64,
+    torn_blobs: u64,
+}
+
+impl Simulation {
+    fn new(layout: Arc<dyn LayoutKind>, durability: Durability, seed: u64) -> Self {
+        let mut chance = Seeded::new(seed);
+        let disk = SimulatedDisk::new(chance.number());
+        let blobs = (0..BLOBS).map(|_| blob(&mut chance)).collect();
+        Self {
+            layout,
+            durability,
+            seed,
+            chance,
+            clock: Arc::default(),
+            blobs,
+            disk,
+            store: None,
+            puts: Vec::new(),
+            leases: Vec::new(),
+            acknowledged: BTreeSet::new(),
+            synced: BTreeSet::new(),
+            synced_now: None,
+            crashes: Arc::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn options(&self, disk: &SimulatedDisk) -> DiskOptions {
+        DiskOptions {
+            layout: self.layout.clone(),
+            bytes_max: BYTES_MAX,
+            durability: self.durability,
+            when_full: WhenFull::Shorten,
+            start_threads: 1,
+            scrub: None,
+            disk: Arc::new(disk.clone()),
+            ..DiskOptions::default()
+        }
+    }
+
+    fn open(&self, disk: &SimulatedDisk) -> SteppedStore {
+        let opened = SteppedStore::open(Path::new(DIR), self.options(disk), self.clock.clone());
+        opened.unwrap_or_else(|error| panic!("seed {}: the store does not open: {error}", self.seed))
+    }
+
+    fn run(mut self) -> Tally {
+        self.watch();
+        self.store = Some(self.open(&self.disk.clone()));
+        self.check_crashes();
+        for _ in 0..STEPS {
+            self.step();
+            self.forget_evicted();
+            self.check_crashes();
+            self.note_outcomes();
+        }
+        self.count();
+        self.tally
+    }
+
+    /// Adds up what the store did since it was opened.
+    fn count(&mut self) {
+        let counters = self.store().statistics().counters;
+        self.tally.evicted_blobs += counters.evicted_blobs;
+        self.tally.compacted_regions += counters.compacted_regions;
+        self.tally.moved_bytes += counters.moved_bytes;
+    }
+
+    /// Keeps what a crash would leave, before each change of the disk.
+    fn watch(&mut self) {
+        let (crashes, mut chance) = (self.crashes.clone(), Seeded::new(self.chance.number()));
+        self.disk.watch(move |disk| {
+            let moment = disk.changes_made();
+            let is_kill = chance.below(5) == 0;
+            let crashed = match (is_kill, chance.below(6)) {
+                (true, _) => disk.after_kill(),
+                (false, 0) => disk.after_power_cut(Loss::Everything, 0),
+                (false, 1) => disk.after_power_cut(Loss::Nothing, 0),
+                (false, _) => disk.after_power_cut(Loss::Some, chance.number()),
+            };
+            let crash = Crash {
+                moment,
+                disk: crashed,
+                is_kill,
+            };
+            crashes.lock().unwrap().push(crash);
+        });
+    }
+
+    fn store(&self) -> &SteppedStore {
+        self.store.as_ref().unwrap()
+    }
+
+    fn any_blob(&mut self) -> Verified {
+        let which = usize::try_from(self.chance.below(BLOBS)).unwrap();
+        self.blobs[which].clone()
+    }
+
+    fn step(&mut self) {
+        match self.chance.below(20) {
+            0..=5 => self.put(),
+            6..=10 => drop(self.store().step(Lane::Commit)),
+            11..=12 => self.sync(),
+            13..=15 => drop(self.store().step(Lane::Upkeep)),
+            16 => self
+                .clock
+                .advance(Duration::from_millis(self.chance.clone().below(1500))),
+            17 => {
+                let digest = self.any_blob().digest();
+                self.store().touch(&digest);
+            }
+            18 => self.lease(),
+            _ => self.restart(),
+        }
+    }
+
+    fn put(&mut self) {
+        let count = 1 + self.chance.below(6);
+        let mut blobs = Vec::new();
+        for _ in 0..count {
+            let blob = self.any_blob();
+            let is_spooled = self.chance.below(4) == 0;
+            let spooled = if is_spooled {
+                self.store().spool(&blob)
+            } else {
+                Ok(blob)
+            };
+            // There may be no room.
+            blobs.extend(spooled.ok());
+        }
+        if let Ok(put) = self.store().put(blobs) {
+            self.puts.push(put);
+        }
+    }
+
+    fn sync(&mut self) {
+        let syncs = self.store().statistics().counters.syncs;
+        self.store().step(Lane::Sync);
+        if self.store().statistics().counters.syncs > syncs {
+            self.synced_now = Some(self.acknowledged.clone());
+        }
+    }
+
+    fn lease(&mut self) {
+        self.leases.truncate(2);
+        let digests: Vec<Digest> = (0..3).map(|_| self.any_blob().digest()).collect();
+        self.leases.extend(self.store().lease(&digests));
+    }
+
+    fn restart(&mut self) {
+        self.leases.clear();
+        self.puts.clear();
+        self.count();
+        let store = self.store.take().unwrap();
+        if self.chance.below(2) == 0 {
+            store.close().unwrap();
+            self.synced_now = Some(self.acknowledged.clone());
+        } else {
+            drop(store);
+        }
+        self.store = Some(self.open(&self.disk.clone()));
+    }
+
+    /// What is not there any more after a step may have been evicted at any moment of it.
+    fn forget_evicted(&mut self) {
+        let store = self.store.as_ref().unwrap();
+        self.acknowledged.retain(|digest| store.contains(digest));
+        self.synced.retain(|digest| store.contains(digest));
+    }
+
+    /// Notes what this step has acknowledged and synced: it is promised from now on.
+    fn note_outcomes(&mut self) {
+        for put in &mut self.puts {
+            let Some(outcomes) = put.outcomes() else {
+                continue;
+            };
+            for (digest, outcome) in put.digests.drain(..).zip(outcomes) {
+                if outcome.is_ok() {
+                    self.acknowledged.insert(digest);
+                }
+            }
+        }
+        self.puts.retain(|put| !put.digests.is_empty());
+        if let Some(synced) = self.synced_now.take() {
+            self.synced = synced;
+        }
+    }
+
+    /// Opens a store on each disk that a crash in the last step would have left.
+    fn check_crashes(&mut self) {
+        let crashes = std::mem::take(&mut *self.crashes.lock().unwrap());
+        for crash in crashes {
+            self.tally.crashes += 1;
+            self.check_crash(&crash);
+        }
+    }
+
+    fn check_crash(&mut self, crash: &Crash) {
+        let story = format!("seed {}, before change {}, {}", self.seed, crash.moment, crash.name());
+        if crash.is_kill {
+            // A power cut may bring files back that were removed a moment ago.
+            check_bound(&crash.disk, &story);
+        }
+        let store = self.open(&crash.disk);
+        self.check_whole(&store, &story);
+        let is_at_once = crash.is_kill || self.durability == Durability::Always;
+        let promised = if is_at_once {
+            self.acknowledged.clone()
+        } else {
+            self.synced.clone()
+        };
+        if is_at_once {
+            check_present(&store, &promised, &story);
+        }
+        self.settle(&store, &story);
+        self.tally.torn_blobs += store.statistics().counters.damaged_blobs;
+        if store.statistics().counters.evicted_blobs == 0 {
+            check_present(&store, &promised, &format!("{story}, settled"));
+        }
+        self.check_whole(&store, &format!("{story}, settled"));
+        check_bound(&crash.disk, &format!("{story}, settled"));
+        if self.chance.below(4) == 0 {
+            self.crash_again(&store, &crash.disk, &story);
+        }
+    }
+
+    /// Uses a store that was opened after a crash, and cuts the power once more.
+    fn crash_again(&mut self, store: &SteppedStore, disk: &SimulatedDisk, story: &str) {
+        let blobs = (0..3).map(|_| self.any_blob()).collect();
+        let mut put = store.put(blobs).unwrap();
+        while store.step(Lane::Commit) == Next::Again {}
+        let mut promised = self.synced.clone();
+        if self.durability == Durability::Always {
+            promised.extend(&self.acknowledged);
+            let outcomes = put.outcomes().unwrap_or_default();
+            let ok = put.digests.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+            promised.extend(ok.map(|(digest, _)| *digest));
+        }
+        if self.chance.below(2) == 0 {
+            self.clock.advance(INTERVAL);
+            store.step(Lane::Sync);
+        }
+        promised.retain(|digest| store.contains(digest));
+        let disk = disk.after_power_cut(Loss::Some, self.chance.number());
+        let story = format!("{story}, and then once more");
+        let store = self.open(&disk);
+        self.check_whole(&store, &story);
+        self.settle(&store, &story);
+        self.check_whole(&store, &story);
+        if store.statistics().counters.evicted_blobs == 0 {
+            check_present(&store, &promised, &story);
+        }
+    }
+
+    /// Has everything done that the store has to do by itself.
+    fn settle(&self, store: &SteppedStore, story: &str) {
+        for _ in 0..1000 {
+            if store.step(Lane::Upkeep) != Next::Again && store.statistics().doubtful_blobs == 0 {
+                return;
+            }
+        }
+        panic!("{story}: the upkeep does not come to an end");
+    }
+
+    /// What is present is what it should be.
+    fn check_whole(&self, store: &SteppedStore, story: &str) {
+        for blob in &self.blobs {
+            let digest = blob.digest();
+            if !store.contains(&digest) {
+                continue;
+            }
+            let bytes = store
+                .read(digest)
+                .unwrap_or_else(|error| panic!("{story}: {digest} is present, but: {error}"));
+            assert_eq!(Digest::of(digest.function(), &bytes), digest, "{story}");
+        }
+    }
+}
+
+fn check_bound(disk: &SimulatedDisk, story: &str) {
+    let bytes = disk.bytes();
+    assert!(bytes <= BYTES_MAX, "{story}: {bytes} bytes are on the disk");
+}
+
+fn check_present(store: &SteppedStore, promised: &BTreeSet<Digest>, story: &str) {
+    let missing: Vec<&Digest> = promised.iter().filter(|digest| !store.contains(digest)).collect();
+    assert!(missing.is_empty(), "{story}: lost {missing:?}");
+}
+
+impl Crash {
+    fn name(&self) -> &'static str {
+        if self.is_kill { "killed" } else { "without power" }
+    }
+}
+
+/// Sizes of builds, made small.
+fn blob(chance: &mut Seeded) -> Verified {
+    let len = match chance.below(10) {
+        0 => 1,
+        1..=6 => 1 + chance.below(2000),
+        7..=8 => 1 + chance.below(12_000),
+        _ => 20_000 + chance.below(80_000),
+    };
+    let function = match chance.below(5) {
+        0 => DigestFunction::Sha512,
+        1 => DigestFunction::Md5,
+        _ => DigestFunction::Sha256,
+    };
+    chance.blob(function, usize::try_from(len).unwrap())
+}

@@ -1,0 +1,607 @@
+//! A disk in memory that loses power.
+//!
+//! It keeps apart what was synced and what was only written. When the power goes, a seed decides what of the latter is on the disk:
+//! of each write every 512-byte sector by itself, and of each change of a directory all or nothing, in any combination. That is
+//! what [`Disk`](crate::io::Disk) allows, and more than most filesystems do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Seeded;
+use crate::io::{BootId, Disk, DiskFile, Name, Open};
+
+const SECTOR_BYTES: usize = 512;
+
+/// What is on the disk after a power cut, of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// All of it is gone.
+    Everything,
+    /// Each part of it by chance.
+    Some,
+    /// Everything is there: the kernel had just written it.
+    Nothing,
+}
+
+/// Something that the disk does in place of what it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no space: writes that need some fail.
+    NoSpace,
+    /// Syncs fail.
+    NoSync,
+    /// Nothing can be read or written.
+    NoPower,
+}
+
+/// A [`Disk`] in memory. Clones share it.
+#[derive(Clone)]
+pub struct SimulatedDisk(Arc<Mutex<World>>);
+
+type Watcher = Box<dyn FnMut(&SimulatedDisk) + Send>;
+
+struct World {
+    files: BTreeMap<u64, Node>,
+    next_file: u64,
+    /// Names as programs see them.
+    names: Names,
+    /// Names as they are after a power cut that loses everything.
+    durable_names: Names,
+    /// Changes of names that are not durable, oldest first.
+    changes: Vec<Change>,
+    boot: u64,
+    seed: u64,
+    fault: Option<Fault>,
+    locked: bool,
+    /// Calls that change something.
+    changes_made: u64,
+    watcher: Option<Watcher>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Names {
+    files: BTreeMap<PathBuf, u64>,
+    dirs: BTreeSet<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    /// What programs read.
+    content: Arc<Vec<u8>>,
+    /// What is on the disk for sure.
+    durable: Arc<Vec<u8>>,
+    /// What was written since, oldest first.
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug, Clone)]
+enum Pending {
+    Write { at: usize, bytes: Arc<[u8]> },
+    Size(usize),
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    MakeDir(PathBuf),
+    /// The name now means this file.
+    Put(PathBuf, u64),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+impl Change {
+    /// Whether it is durable once `dir` is synced.
+    fn is_in(&self, dir: &Path) -> bool {
+        let (Self::MakeDir(path) | Self::Put(path, _) | Self::Rename(_, path) | Self::Remove(path)) = self;
+        path.parent() == Some(dir)
+    }
+}
+
+impl Names {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::MakeDir(path) => {
+                self.dirs.insert(path.clone());
+            }
+            Change::Put(path, file) => {
+                self.files.insert(path.clone(), *file);
+            }
+            Change::Rename(from, to) => {
+                // It may be that the name never got to the disk.
+                if let Some(file) = self.files.remove(from) {
+                    self.files.insert(to.clone(), file);
+                }
+            }
+            Change::Remove(path) => {
+                self.files.remove(path);
+            }
+        }
+    }
+
+    /// Drops names in directories that are not there.
+    fn prune(&mut self) {
+        let dirs = self.dirs.clone();
+        let is_reachable = |path: &Path| {
+            path.ancestors()
+                .skip(1)
+                .all(|dir| dir.parent().is_none() || dirs.contains(dir))
+        };
+        self.files.retain(|path, _| is_reachable(path));
+        self.dirs.retain(|path| is_reachable(path));
+    }
+}
+
+impl Node {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        write_at(Arc::make_mut(&mut self.content), at, bytes);
+        self.pending.push(Pending::Write {
+            at,
+            bytes: bytes.into(),
+        });
+    }
+
+    fn set_size(&mut self, size: usize) {
+        Arc::make_mut(&mut self.content).resize(size, 0);
+        self.pending.push(Pending::Size(size));
+    }
+
+    fn sync(&mut self) {
+        self.durable = self.content.clone();
+        self.pending.clear();
+    }
+
+    /// What is on the disk when the power has gone.
+    fn after_cut(&self, loss: Loss, chance: &mut Seeded) -> Arc<Vec<u8>> {
+        match loss {
+            Loss::Everything => return self.durable.clone(),
+            Loss::Nothing => return self.content.clone(),
+            Loss::Some => {}
+        }
+        let mut content = self.durable.to_vec();
+        for pending in &self.pending {
+            match pending {
+                Pending::Size(size) if chance.below(2) == 0 => content.resize(*size, 0),
+                Pending::Size(_) => {}
+                Pending::Write { at, bytes } => write_some(&mut content, *at, bytes, chance),
+            }
+        }
+        Arc::new(content)
+    }
+}
+
+fn write_at(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    let end = at + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[at..end].copy_from_slice(bytes);
+}
+
+/// Writes some of the sectors that a write touches.
+fn write_some(content: &mut Vec<u8>, at: usize, bytes: &[u8], chance: &mut Seeded) {
+    // Whole writes are kept or lost as often as they are torn.
+    let keeps = match chance.below(4) {
+        0 => return,
+        1 => 1,
+        _ => 2,
+    };
+    let mut done = 0;
+    while done < bytes.len() {
+        let in_sector = SECTOR_BYTES - (at + done) % SECTOR_BYTES;
+        let len = in_sector.min(bytes.len() - done);
+        if chance.below(keeps) == 0 {
+            write_at(content, at + done, &bytes[done..done + len]);
+        }
+        done += len;
+    }
+}
+
+impl SimulatedDisk {
+    /// An empty disk. What is random about it follows from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            files: BTreeMap::new(),
+            next_file: 1,
+            names: Names::default(),
+            durable_names: Names::default(),
+            changes: Vec::new(),
+            boot: 1,
+            seed,
+            fault: None,
+            locked: false,
+            changes_made: 0,
+            watcher: None,
+        })))
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `watcher` called before each call that changes something: a moment at which the power can go.
+    pub fn watch(&self, watcher: impl FnMut(&Self) + Send + 'static) {
+        self.world().watcher = Some(Box::new(watcher));
+    }
+
+    /// Calls that changed something so far.
+    pub fn changes_made(&self) -> u64 {
+        self.world().changes_made
+    }
+
+    /// Has calls fail from now on, or no more.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.world().fault = fault;
+    }
+
+    /// The disk as it is at the next boot if the power goes now.
+    #[must_use]
+    pub fn after_power_cut(&self, loss: Loss, seed: u64) -> Self {
+        let world = self.world();
+        let mut chance = Seeded::new(seed);
+        let content = |(number, node): (&u64, &Node)| {
+            let content = node.after_cut(loss, &mut chance);
+            let node = Node {
+                durable: content.clone(),
+                content,
+                pending: Vec::new(),
+            };
+            (*number, node)
+        };
+        let files = world.files.iter().map(content).collect();
+        let mut names = world.durable_names.clone();
+        for change in &world.changes {
+            let is_there = match loss {
+                Loss::Everything => false,
+                Loss::Some => chance.below(2) == 0,
+                Loss::Nothing => true,
+            };
+            if is_there {
+                names.apply(change);
+            }
+        }
+        names.prune();
+        world.copy(files, names.clone(), names, world.boot + 1)
+    }
+
+    /// The disk as the next process finds it if this one is killed now.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let world = self.world();
+        let copy = world.copy(
+            world.files.clone(),
+            world.names.clone(),
+            world.durable_names.clone(),
+            world.boot,
+        );
+        copy.world().changes = world.changes.clone();
+        copy
+    }
+
+    /// All files and their sizes.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let world = self.world();
+        let size = |(path, file): (&PathBuf, &u64)| (path.clone(), world.files[file].content.len() as u64);
+        world.names.files.iter().map(size).collect()
+    }
+
+    /// Bytes of all files, each counted once whatever names it has.
+    pub fn bytes(&self) -> u64 {
+        let world = self.world();
+        let files: BTreeSet<&u64> = world.names.files.values().collect();
+        files
+            .into_iter()
+            .map(|file| world.files[file].content.len() as u64)
+            .sum()
+    }
+
+    /// Flips a bit of a file, behind everybody's back.
+    ///
+    /// # Panics
+    /// If there is no such file, or it is shorter.
+    pub fn flip(&self, path: &Path, byte: usize) {
+        let mut world = self.world();
+        let file = world.names.files[path];
+        let node = world.files.get_mut(&file).expect("a name means a file");
+        Arc::make_mut(&mut node.content)[byte] ^= 1;
+        if let Some(durable) = Arc::make_mut(&mut node.durable).get_mut(byte) {
+            *durable ^= 1;
+        }
+    }
+
+    /// Begins a call that changes something.
+    fn change(&self) -> io::Result<MutexGuard<'_, World>> {
+        let watcher = self.world().watcher.take();
+        if let Some(mut watcher) = watcher {
+            watcher(self);
+            self.world().watcher = Some(watcher);
+        }
+        let mut world = self.world();
+        world.changes_made += 1;
+        world.check_power()?;
+        Ok(world)
+    }
+}
+
+impl World {
+    fn copy(&self, files: BTreeMap<u64, Node>, names: Names, durable_names: Names, boot: u64) -> SimulatedDisk {
+        SimulatedDisk(Arc::new(Mutex::new(Self {
+            files,
+            next_file: self.next_file,
+            names,
+            durable_names,
+            changes: Vec::new(),
+            boot,
+            seed: self.seed,
+            fault: None,
+            locked: false,
+            changes_made: 0,
+            watcher: None,
+        })))
+    }
+
+    fn check_power(&self) -> io::Result<()> {
+        match self.fault {
+            Some(Fault::NoPower) => Err(io::Error::other("the power is gone")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_space(&self) -> io::Result<()> {
+        match self.fault {
+            Some(Fault::NoSpace) => Err(rustix::io::Errno::NOSPC.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_sync(&self) -> io::Result<()> {
+        match self.fault {
+            Some(Fault::NoSync) => Err(rustix::io::Errno::IO.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&mut self, change: Change) {
+        self.names.apply(&change);
+        self.changes.push(change);
+    }
+
+    fn has_dir(&self, path: &Path) -> bool {
+        path.parent().is_none() || self.names.dirs.contains(path)
+    }
+
+    fn file(&self, path: &Path) -> io::Result<u64> {
+        let file = self.names.files.get(path);
+        file.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn node(&mut self, file: u64) -> &mut Node {
+        self.files.get_mut(&file).expect("files stay until the disk goes")
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let file = match how {
+            Open::Read | Open::Update => {
+                let world = self.world();
+                world.check_power()?;
+                world.file(path)?
+            }
+            Open::Create { .. } => {
+                let mut world = self.change()?;
+                world.check_space()?;
+                if world.file(path).is_ok() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                if !path.parent().is_some_and(|dir| world.has_dir(dir)) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                let file = world.next_file;
+                world.next_file += 1;
+                let empty = Arc::new(Vec::new());
+                let node = Node {
+                    content: empty.clone(),
+                    durable: empty,
+                    pending: Vec::new(),
+                };
+                world.files.insert(file, node);
+                world.make(Change::Put(path.to_owned(), file));
+                file
+            }
+        };
+        let disk = self.clone();
+        Ok(Arc::new(OpenFile { disk, file }))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.change()?;
+        let file = world.file(from)?;
+        if world.file(to).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !to.parent().is_some_and(|dir| world.has_dir(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        world.make(Change::Put(to.to_owned(), file));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.change()?;
+        world.file(from)?;
+        world.make(Change::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.change()?;
+        world.file(path)?;
+        world.make(Change::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let mut dirs: Vec<&Path> = path.ancestors().filter(|dir| !self.world().has_dir(dir)).collect();
+        while let Some(dir) = dirs.pop() {
+            self.change()?.make(Change::MakeDir(dir.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Name>> {
+        let world = self.world();
+        world.check_power()?;
+        if !world.has_dir(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let name = |found: &PathBuf, is_dir| {
+            let name = found.file_name().filter(|_| found.parent() == Some(path))?;
+            Some(Name {
+                name: name.to_string_lossy().into_owned(),
+                is_dir,
+            })
+        };
+        let files = world.names.files.keys().filter_map(|file| name(file, false));
+        let dirs = world.names.dirs.iter().filter_map(|dir| name(dir, true));
+        Ok(files.chain(dirs).collect())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.change()?;
+        world.check_sync()?;
+        if !world.has_dir(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (synced, left): (Vec<Change>, Vec<Change>) = std::mem::take(&mut world.changes)
+            .into_iter()
+            .partition(|change| change.is_in(path));
+        world.changes = left;
+        for change in synced {
+            world.durable_names.apply(&change);
+        }
+        Ok(())
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {
+        let mut world = self.world();
+        if world.locked {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the simulation"));
+        }
+        world.locked = true;
+        Ok(Box::new(Lock(self.clone())))
+    }
+
+    fn boot_id(&self) -> io::Result<BootId> {
+        let boot = u128::from(self.world().boot);
+        Ok(BootId(boot.to_be_bytes()))
+    }
+
+    fn random(&self) -> io::Result<[u8; 16]> {
+        let mut world = self.world();
+        let mut seeded = Seeded::new(world.seed);
+        world.seed = seeded.number();
+        let number = (u128::from(seeded.number()) << 64) | u128::from(seeded.number());
+        Ok(number.to_be_bytes())
+    }
+}
+
+/// The lock on a simulated disk.
+#[derive(Debug)]
+struct Lock(SimulatedDisk);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.world().locked = false;
+    }
+}
+
+struct OpenFile {
+    disk: SimulatedDisk,
+    file: u64,
+}
+
+fn index(at: u64) -> usize {
+    usize::try_from(at).expect("simulated files are small")
+}
+
+impl DiskFile for OpenFile {
+    fn size(&self) -> io::Result<u64> {
+        let mut world = self.disk.world();
+        world.check_power()?;
+        Ok(world.node(self.file).content.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        world.check_power()?;
+        let content = &world.node(self.file).content;
+        let found = content.get(index(at)..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], at: u64) -> io::Result<bool> {
+        self.read_at(buffer, at).map(|()| true)
+    }
+
+    fn write_at(&self, pieces: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        let mut at = index(at);
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut world = self.disk.change()?;
+        if at + bytes.len() > world.node(self.file).content.len() {
+            world.check_space()?;
+        }
+        world.node(self.file).write(std::mem::take(&mut at), &bytes);
+        Ok(())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        let mut world = self.disk.change()?;
+        world.check_space()?;
+        let size = index(size).max(world.node(self.file).content.len());
+        world.node(self.file).set_size(size);
+        Ok(())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        let mut world = self.disk.change()?;
+        world.node(self.file).set_size(index(size));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut world = self.disk.change()?;
+        world.check_sync()?;
+        world.node(self.file).sync();
+        Ok(())
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        None
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SimulatedDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let world = self.world();
+        f.debug_struct("SimulatedDisk")
+            .field("files", &world.names.files.len())
+            .field("boot", &world.boot)
+            .finish_non_exhaustive()
+    }
+}
