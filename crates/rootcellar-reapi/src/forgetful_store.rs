@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
 use rootcellar_digest::{Digest, DigestFunction};
-use rootcellar_store::{Blob, BlobStore, BlobStoreExt as _, ByteRange, Error, MemoryStore, Result, Verified};
+use rootcellar_store::{
+    Blob, BlobStore, BlobStoreExt as _, ByteRange, Error, Kept, Mark, MemoryStore, Result, Verified,
+};
 
 /// A [`MemoryStore`] from which single blobs can be taken away.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) struct ForgetfulStore {
     forgotten: Mutex<HashSet<Digest>>,
     /// The digests of each `find_missing`.
     asked: Mutex<Vec<Vec<Digest>>>,
+    /// What it says of moments: nothing, if not told otherwise.
+    kept: Mutex<Option<Kept>>,
 }
 
 impl ForgetfulStore {
@@ -25,12 +29,18 @@ impl ForgetfulStore {
             inner: MemoryStore::new(256 << 20),
             forgotten: Mutex::default(),
             asked: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
     /// Takes a blob away until it is put again.
     pub(crate) fn forget(&self, digest: Digest) {
         self.forgotten.lock().unwrap().insert(digest);
+    }
+
+    /// Has the store say this of every moment from now on, as long as nothing is forgotten.
+    pub(crate) fn say_kept(&self, kept: Kept) {
+        *self.kept.lock().unwrap() = Some(kept);
     }
 
     /// Stores bytes under their digest.
@@ -72,6 +82,17 @@ impl BlobStore for ForgetfulStore {
     async fn put(&self, blob: Verified) -> Result<()> {
         self.forgotten.lock().unwrap().remove(&blob.digest());
         self.inner.put(blob).await
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        let losses = self.forgotten.lock().unwrap().len() as u64;
+        self.kept.lock().unwrap().map(|_| Mark { uses_from: 0, losses })
+    }
+
+    fn has_kept(&self, mark: Mark) -> Kept {
+        let is_whole = self.forgotten.lock().unwrap().len() as u64 == mark.losses;
+        let kept = self.kept.lock().unwrap().filter(|_| is_whole);
+        kept.unwrap_or(Kept::Unknown)
     }
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {

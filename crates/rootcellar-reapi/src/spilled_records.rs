@@ -49,10 +49,21 @@ pub(crate) struct Prepared(Bytes);
 impl SpilledRecords {
     /// Reads a value; `None` if there is none, or not any more.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<Found>> {
-        let Some(record) = self.records.get(self.kind, key).await? else {
-            return Ok(None);
-        };
-        match read(record.value) {
+        match self.get_record(key).await? {
+            Some(record) => self.resolve(key, record).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the record of a value, which is the same for the same value.
+    pub(crate) async fn get_record(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        let record = self.records.get(self.kind, key).await?;
+        Ok(record.map(|record| record.value))
+    }
+
+    /// Reads the value of a record under `key`; `None` if it is not there any more.
+    pub(crate) async fn resolve(&self, key: &[u8], record: Bytes) -> Result<Option<Found>> {
+        match read(record) {
             Some(Place::Inline(value)) => Ok(Some(Found { value, blob: None })),
             Some(Place::Blob(digest)) => self.read_blob(digest).await,
             None => {

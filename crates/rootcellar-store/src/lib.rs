@@ -34,5 +34,5 @@ pub use local::{Lease, Leased, LocalStore, Location};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};
 pub use spool::{Ingest, Spool};
-pub use store::{BlobStore, BlobStoreExt, Mark};
+pub use store::{BlobStore, BlobStoreExt, Kept, Mark};
 pub use verified::{Content, SpoolFile, Verified};

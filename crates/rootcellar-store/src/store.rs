@@ -29,8 +29,8 @@ use crate::{Blob, ByteRange, Error, ErrorKind, Result, Verified};
 ///    not another's.
 /// 10. **Dropping a future leaves nothing half-visible.** The operation happened or it did not.
 /// 11. **A blob being read stays readable** to the end of that read, though it may be evicted meanwhile.
-/// 12. **What is said to be kept is there.** If `has_kept(mark)`, then every blob that `find_missing` found after `mark` was taken
-///     is present. So one question answers for any number of blobs; a store that keeps no order of uses never says so.
+/// 12. **What is said to be kept is there.** If `has_kept(mark)` says so, then every blob that `find_missing` found after `mark` was
+///     taken is present. So one question answers for any number of blobs; a store that keeps no order of uses never says so.
 #[async_trait]
 pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// The digests, of those given, that are not present.
@@ -50,9 +50,9 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
         None
     }
 
-    /// Whether every blob that was used since `mark`, and was present then, is present still. `false` says nothing.
-    fn has_kept(&self, _mark: Mark) -> bool {
-        false
+    /// Whether every blob that was used since `mark`, and was present then, is present still.
+    fn has_kept(&self, _mark: Mark) -> Kept {
+        Kept::Unknown
     }
 
     /// Stores several blobs, one outcome for each. On disk a batch is one commit, to a remote store one call.
@@ -62,10 +62,21 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
 /// A moment in a store's order of uses. It means something to the store that gave it, until that is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// No use before the moment is later than this.
-    pub(crate) used: u32,
-    /// How many blobs the store had lost by then, otherwise than by eviction.
-    pub(crate) losses: u64,
+    /// Uses from now on have this number or a later one.
+    pub uses_from: u64,
+    /// How many blobs the store had lost by then otherwise than by eviction.
+    pub losses: u64,
+}
+
+/// What a store says of the blobs that were used since a [`Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// All are present.
+    All,
+    /// All are present, and so long after their use that who goes on relying on them should use them again.
+    AllUsedLongAgo,
+    /// Nothing.
+    Unknown,
 }
 
 /// What users of a store want on top of the contract.

@@ -2,23 +2,28 @@
 //!
 //! A result is kept with its closure, the list of all blobs it needs, gathered once when the result comes. It is served only
 //! while all of them are in the store: a hit is one read of a record and one `find_missing`, which keeps the blobs alive for the
-//! reads that follow. An incomplete result stays where it is, since its blobs may come back, but it is not served.
+//! reads that follow, or one question for all of them if the result was found complete before (`kept.rs`). An incomplete result
+//! stays where it is, since its blobs may come back, but it is not served.
 //!
 //! The key is the action's digest with its function. Instances share one cache, as they share one store.
 
 mod entry;
+mod kept;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use prost::Message as _;
 use rootcellar_digest::Digest;
 use rootcellar_proto::reapi;
 use rootcellar_store::{BlobStore, RecordKind, Records};
+use tokio::task::JoinSet;
 
 use self::entry::Entry;
+use self::kept::{KeptResults, Known};
 use crate::action::{ActionLimits, LoadedAction, read_action};
 use crate::closure::{self, ClosureLimits};
 use crate::spilled_records::SpilledRecords;
@@ -57,6 +62,9 @@ impl Default for ActionCacheOptions {
 pub struct ActionCache {
     entries: SpilledRecords,
     store: Arc<dyn BlobStore>,
+    kept: Arc<KeptResults>,
+    /// Owns the tasks that use closures again: one for each result at the most.
+    renewals: Arc<Mutex<JoinSet<()>>>,
     options: ActionCacheOptions,
 }
 
@@ -71,6 +79,8 @@ impl ActionCache {
         Self {
             entries,
             store,
+            kept: Arc::default(),
+            renewals: Arc::default(),
             options,
         }
     }
@@ -82,11 +92,41 @@ impl ActionCache {
     /// What the store or the records say if they cannot answer.
     pub async fn get(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
         let key = digest_list::key(action);
-        let Some(found) = self.entries.get(&key).await? else {
+        let Some(record) = self.entries.get_record(&key).await? else {
+            return Ok(None);
+        };
+        match self.kept.look_up(&*self.store, &action, &record) {
+            Known::Complete(result) => Ok(Some(result)),
+            Known::ToBeRenewed(result) => {
+                self.renew(action, key, record);
+                Ok(Some(result))
+            }
+            Known::Nothing => self.get_checked(action, &key, record).await,
+        }
+    }
+
+    /// Has the closure of a result used again, in the background.
+    fn renew(&self, action: Digest, key: Vec<u8>, record: Bytes) {
+        let cache = self.clone();
+        let renew = async move {
+            let outcome = cache.get_checked(action, &key, record).await;
+            if !matches!(outcome, Ok(Some(_))) {
+                tracing::debug!(%action, ?outcome, "a cached result could not be used again, and is looked through when asked for");
+                cache.kept.forget(&action);
+            }
+        };
+        let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        while renewals.try_join_next().is_some() {}
+        renewals.spawn(renew);
+    }
+
+    /// Reads the entry of a record, and looks whether all of its closure is there.
+    async fn get_checked(&self, action: Digest, key: &[u8], record: Bytes) -> Result<Option<reapi::ActionResult>> {
+        let Some(found) = self.entries.resolve(key, record.clone()).await? else {
             return Ok(None);
         };
         let Some(entry) = Entry::decode(found.value) else {
-            self.entries.drop_damaged(&key).await?;
+            self.entries.drop_damaged(key).await?;
             return Ok(None);
         };
         if !entry.action_seen && self.forbids_caching(action).await? == Some(true) {
@@ -94,9 +134,13 @@ impl ActionCache {
         }
         let mut needed = entry.closure;
         needed.extend(found.blob);
+        let mark = self.store.mark();
         if !closure::is_complete(&*self.store, &needed).await? {
             tracing::debug!(%action, "a cached result is incomplete and is not served");
             return Ok(None);
+        }
+        if entry.action_seen {
+            self.kept.remember(action, record, &entry.result, mark);
         }
         Ok(Some(entry.result))
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rootcellar_digest::DigestFunction;
 use rootcellar_store::testing::ManualClock;
-use rootcellar_store::{MemoryRecords, Record};
+use rootcellar_store::{Kept, MemoryRecords, Record};
 
 use super::*;
 use crate::forgetful_store::ForgetfulStore;
@@ -141,6 +141,51 @@ async fn a_hit_asks_the_store_once_and_uses_every_blob() {
     assert_eq!(store.take_asked(), [digests]);
 }
 
+/// Puts a result of 50 files of an action that was uploaded, and asks for it once, in a store that answers for moments.
+async fn known_complete(kept: Kept) -> (Setup, Digest, Vec<Digest>) {
+    let setup = setup();
+    setup.store.say_kept(kept);
+    let action = load(&setup.store, false).await;
+    let (result, digests) = with_files(&setup.store, 50).await;
+    setup.cache.put(action.digest, result).await.unwrap();
+    setup.cache.get(action.digest).await.unwrap().unwrap();
+    setup.store.take_asked();
+    (setup, action.digest, digests)
+}
+
+#[tokio::test]
+async fn a_result_that_is_known_to_be_complete_is_not_looked_through_again() {
+    let (Setup { cache, store, .. }, action, digests) = known_complete(Kept::All).await;
+    assert!(cache.get(action).await.unwrap().is_some());
+    assert!(store.take_asked().is_empty());
+    store.forget(digests[7]);
+    assert_eq!(cache.get(action).await.unwrap(), None, "a blob was lost since");
+}
+
+#[tokio::test]
+async fn another_result_in_its_place_is_looked_through() {
+    let (Setup { cache, store, .. }, action, _) = known_complete(Kept::All).await;
+    let (other, digests) = with_files(&store, 20).await;
+    cache.put(action, other.clone()).await.unwrap();
+    store.take_asked();
+    assert_eq!(cache.get(action).await.unwrap(), Some(other));
+    assert_eq!(store.take_asked(), [digests]);
+}
+
+#[tokio::test]
+async fn blobs_used_long_ago_are_used_again_without_delaying_the_hit() {
+    let (Setup { cache, store, .. }, action, digests) = known_complete(Kept::AllUsedLongAgo).await;
+    for _hit in 0..3 {
+        assert!(cache.get(action).await.unwrap().is_some());
+    }
+    assert!(store.take_asked().is_empty(), "nothing was waited for");
+    let mut renewals = std::mem::take(&mut *cache.renewals.lock().unwrap());
+    while let Some(outcome) = renewals.join_next().await {
+        outcome.unwrap();
+    }
+    assert_eq!(store.take_asked(), [digests], "three hits renew once");
+}
+
 #[tokio::test]
 async fn a_closure_too_long_for_a_record_is_kept_alive_with_its_result() {
     let Setup { cache, store, .. } = setup();
@@ -266,7 +311,7 @@ async fn a_damaged_entry_is_a_miss_and_is_dropped() {
     let Setup { cache, records, .. } = setup();
     let key = digest_list::key(action_digest());
     let record = Record {
-        value: bytes::Bytes::from_static(b"\0\x01rubbish"),
+        value: Bytes::from_static(b"\0\x01rubbish"),
         expires: None,
     };
     records.put(KIND, &key, record).await.unwrap();

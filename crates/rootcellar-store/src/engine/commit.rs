@@ -20,7 +20,7 @@ use super::core::Engine;
 use super::index::{Entry, Flags};
 use super::lanes::{Lane, Next};
 use super::options::Durability;
-use crate::digest_map::DigestMap;
+use crate::digest_map::{DigestMap, Secret};
 use crate::layout::{New, Place};
 use crate::{Content, Error, ErrorKind, Result, Verified};
 
@@ -115,7 +115,7 @@ impl Queue {
 }
 
 /// What a commit is to write: each blob once, whoever put it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Batch {
     news: Vec<New>,
     /// Where in `news` a blob is.
@@ -160,7 +160,11 @@ impl Engine {
     /// What of `requests` is not stored yet.
     fn batch(&self, requests: &[Request]) -> Batch {
         let used = self.tick();
-        let mut batch = Batch::default();
+        let count = requests.iter().map(|request| request.blobs.len()).sum();
+        let mut batch = Batch {
+            news: Vec::with_capacity(count),
+            at: DigestMap::with_capacity_and_hasher(count, Secret::default()),
+        };
         for blob in requests.iter().flat_map(|request| &request.blobs) {
             let digest = blob.digest();
             if batch.at.contains_key(&digest) || self.touch(&digest, used) {

@@ -24,7 +24,11 @@ use super::upkeep::UpkeepState;
 use super::uses::Uses;
 use crate::budget::Budget;
 use crate::layout::{Facts, Layout, New, Place, Stored};
-use crate::{Clock, Spool};
+use crate::{Clock, Kept, Mark, Spool};
+
+/// A use is long ago after this part of the promised lifetime, for those who rely on it without saying so each time. Blobs are
+/// protected for so much longer.
+pub(super) const USED_LONG_AGO_PART: u32 = 16;
 
 pub(super) struct Engine {
     pub(super) home: Home,
@@ -151,6 +155,28 @@ impl Engine {
         is_indexed || self.doubtful().places.contains(&(*digest, place))
     }
 
+    /// The present moment in the order of uses.
+    pub(super) fn mark(&self) -> Mark {
+        // In this order: what is lost between the two is noticed.
+        let losses = self.losses.load(Ordering::SeqCst);
+        let uses_from = u64::from(self.tick());
+        Mark { uses_from, losses }
+    }
+
+    /// Whether nothing that was used since `mark` has gone: the latest use of what was evicted was before.
+    pub(super) fn has_kept(&self, mark: Mark) -> Kept {
+        let is_whole = self.losses.load(Ordering::SeqCst) == mark.losses;
+        let is_later = self.horizon.load(Ordering::SeqCst) < mark.uses_from;
+        if !is_whole || !is_later {
+            return Kept::Unknown;
+        }
+        let tick = u32::try_from(mark.uses_from).unwrap_or(u32::MAX);
+        if self.recency.age(tick, self.now()) > self.min_lifetime / USED_LONG_AGO_PART {
+            return Kept::AllUsedLongAgo;
+        }
+        Kept::All
+    }
+
     /// Drops a blob whose bytes are not what they were. Blocks.
     pub(super) fn drop_damaged(&self, digest: Digest, place: Place, reason: &str) {
         self.losses.fetch_add(1, Ordering::SeqCst);
@@ -169,6 +195,7 @@ impl Engine {
     pub(super) fn statistics(&self) -> DiskStatistics {
         DiskStatistics {
             blobs: self.index.blobs(),
+            index_bytes: self.index.bytes(),
             bytes: self.budget.layout.bytes(),
             leased_bytes: self.leased_bytes(),
             spooled_bytes: self.budget.spooled.bytes(),

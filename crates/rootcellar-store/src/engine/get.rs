@@ -40,7 +40,7 @@ impl Engine {
         };
         let range = range.resolve(digest)?;
         if let Some(whole) = self.read_cached(&digest, &entry)? {
-            return Ok(part(digest, &whole, range));
+            return Ok(part(digest, whole, range));
         }
         self.ensure_checked(&[digest]).await.remove(0)?;
         self.hop(move |engine| engine.read(digest, range)).await
@@ -109,7 +109,7 @@ impl Engine {
     /// Opens a blob that was checked. Blocks.
     fn read(self: &Arc<Self>, digest: Digest, range: Range<u64>) -> Result<Blob> {
         if digest.size_bytes() <= READ_AT_ONCE_BYTES {
-            return Ok(part(digest, &self.read_whole(digest)?, range));
+            return Ok(part(digest, self.read_whole(digest)?, range));
         }
         let (entry, extent) = self.open(digest)?;
         let store = Arc::downgrade(self);
@@ -173,8 +173,12 @@ impl Engine {
     }
 }
 
-fn part(digest: Digest, whole: &Bytes, range: Range<u64>) -> Blob {
+fn part(digest: Digest, whole: Bytes, range: Range<u64>) -> Blob {
+    let is_all = range == (0..digest.size_bytes());
     let index = |at: u64| usize::try_from(at).expect("a range within bytes in memory");
-    let part = whole.slice(index(range.start)..index(range.end));
+    let part = match is_all {
+        true => whole,
+        false => whole.slice(index(range.start)..index(range.end)),
+    };
     Blob::from_bytes(digest, range, part)
 }

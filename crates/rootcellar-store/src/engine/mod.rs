@@ -43,7 +43,6 @@ mod uses;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -58,7 +57,7 @@ pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 pub use self::stepped::{SteppedPut, SteppedStore};
 use crate::layout::StoreId;
 use crate::store::absent_once;
-use crate::{Blob, BlobStore, ByteRange, Clock, Leased, LocalStore, Location, Mark, Result, Spool, Verified};
+use crate::{Blob, BlobStore, ByteRange, Clock, Kept, Leased, LocalStore, Location, Mark, Result, Spool, Verified};
 
 /// A [`LocalStore`] in a directory.
 ///
@@ -161,15 +160,11 @@ impl BlobStore for DiskStore {
     }
 
     fn mark(&self) -> Option<Mark> {
-        // In this order: what is lost between the two is noticed.
-        let losses = self.engine.losses.load(Ordering::SeqCst);
-        let used = self.engine.tick();
-        Some(Mark { used, losses })
+        Some(self.engine.mark())
     }
 
-    fn has_kept(&self, mark: Mark) -> bool {
-        let losses = self.engine.losses.load(Ordering::SeqCst);
-        losses == mark.losses && self.engine.horizon.load(Ordering::SeqCst) < u64::from(mark.used)
+    fn has_kept(&self, mark: Mark) -> Kept {
+        self.engine.has_kept(mark)
     }
 }
 

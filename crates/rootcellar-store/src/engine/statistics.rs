@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct DiskStatistics {
     /// Blobs that are present.
     pub blobs: u64,
+    /// Bytes of memory that the index of these blobs takes.
+    pub index_bytes: u64,
     /// Bytes of the disk that the layout takes: blobs, packs with what is free or out of date in them, logs.
     pub bytes: u64,
     /// The part of `bytes` that leases protect.

@@ -131,6 +131,9 @@ impl Engine {
     pub(super) fn close(&self) -> Result<()> {
         self.checkpoint_uses();
         let failed = |error: Error| Error::new(error.kind(), "close", error.to_string());
+        if let Err(error) = self.layout.end() {
+            tracing::warn!(%error, "what was reserved on the disk is given back by the next start");
+        }
         self.sync_layout().map_err(failed)?;
         // Once more, for the marks that the first one left.
         self.sync_layout().map_err(failed)?;

@@ -98,11 +98,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Writes the pieces one behind the other, all of them, from position `at`.
     fn write_at(&self, pieces: &[IoSlice<'_>], at: u64) -> io::Result<()>;
 
-    /// Reserves the disk's space up to `size`, which becomes the end of a file that is shorter; what was not written reads as zeros.
-    /// Later writes there need no more space.
-    fn allocate(&self, size: u64) -> io::Result<()>;
+    /// Reserves the disk's space up to `size`, so that later writes there need no more. The end of the file stays where it is.
+    fn reserve(&self, size: u64) -> io::Result<()>;
 
-    /// Sets the end of the file. What lies behind it is given back.
+    /// Sets the end of the file. What lies behind it, or is reserved there, is given back.
     fn set_size(&self, size: u64) -> io::Result<()>;
 
     /// Makes everything that was written to the file durable.

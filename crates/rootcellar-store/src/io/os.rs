@@ -140,10 +140,10 @@ impl DiskFile for File {
         Ok(())
     }
 
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, size) {
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, size) {
             // A filesystem without it: space is taken as it is written, and may run out then.
-            Err(Errno::OPNOTSUPP) => self.set_len(size.max(self.size()?)),
+            Err(Errno::OPNOTSUPP) => Ok(()),
             done => Ok(done?),
         }
     }

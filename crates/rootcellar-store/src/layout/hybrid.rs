@@ -90,23 +90,21 @@ impl Layout for Hybrid {
 
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
         let is_packed = |new: &New| self.is_packed(new.blob.digest().size_bytes());
-        let (packed, loose): (Vec<New>, Vec<New>) = blobs.iter().cloned().partition(is_packed);
         // Most batches are of one sort.
-        let mut packed = if packed.is_empty() {
-            Vec::new()
-        } else {
-            self.packed.write(&packed)
+        if blobs.iter().all(is_packed) {
+            return self.packed.write(blobs);
         }
-        .into_iter();
-        let mut loose = if loose.is_empty() {
-            Vec::new()
-        } else {
-            self.loose.write(&loose)
+        if !blobs.iter().any(is_packed) {
+            return self.loose.write(blobs);
         }
-        .into_iter();
+        let (packed, loose): (Vec<New>, Vec<New>) = blobs.iter().cloned().partition(is_packed);
+        let (mut packed, mut loose) = (
+            self.packed.write(&packed).into_iter(),
+            self.loose.write(&loose).into_iter(),
+        );
         let outcome = |new| if is_packed(new) { packed.next() } else { loose.next() };
-        let outcome = blobs.iter().map(outcome);
-        outcome
+        let outcomes = blobs.iter().map(outcome);
+        outcomes
             .map(|outcome| outcome.expect("an outcome for each blob"))
             .collect()
     }
@@ -146,6 +144,10 @@ impl Layout for Hybrid {
 
     fn tidy(&self, is_live: &dyn Fn(&Digest, Place) -> bool) -> io::Result<bool> {
         self.loose.tidy(is_live)
+    }
+
+    fn end(&self) -> io::Result<()> {
+        self.packed.end()
     }
 }
 

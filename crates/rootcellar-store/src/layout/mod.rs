@@ -130,7 +130,7 @@ pub struct RegionSize {
     pub region: Region,
     /// Bytes that come back when it is dropped.
     pub bytes: u64,
-    /// Whether blobs are still being written to it.
+    /// Whether it has to stay: blobs are still being written to it, or its number would be lost with it.
     pub is_open: bool,
 }
 
@@ -186,6 +186,9 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Puts the layout's own files in order, a step at a time: `true` if there is more to do. Before each step everything was
     /// synced, what the step before it wrote included. `is_live` says whether the store knows a blob at a place.
     fn tidy(&self, is_live: &dyn Fn(&Digest, Place) -> bool) -> io::Result<bool>;
+
+    /// Gives back what was reserved for blobs to come: nothing is written any more. A sync follows.
+    fn end(&self) -> io::Result<()>;
 }
 
 /// The same error, for each blob that it is about.

@@ -562,12 +562,8 @@ impl DiskFile for OpenFile {
         Ok(())
     }
 
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        let mut world = self.disk.change()?;
-        world.check_space()?;
-        let size = index(size).max(world.node(self.file).content.len());
-        world.node(self.file).set_size(size);
-        Ok(())
+    fn reserve(&self, _size: u64) -> io::Result<()> {
+        self.disk.change()?.check_space()
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {

@@ -67,6 +67,14 @@ impl Index {
         self.blobs.load(Ordering::Relaxed)
     }
 
+    /// Bytes of memory that the index takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let tables = self.tables.iter().filter_map(OnceLock::get);
+        let shards = tables.flat_map(|table| &table.shards);
+        let bytes = |shard| size_of::<Mutex<Shard>>() + lock(shard).bytes();
+        shards.map(|shard| bytes(shard) as u64).sum()
+    }
+
     pub(super) fn get(&self, digest: &Digest) -> Option<Entry> {
         self.with(digest, |shard, id, hash_len| shard.entry(id, hash_len))
     }

@@ -88,6 +88,11 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<u32>() + self.entries.capacity()
+    }
+
     pub(super) fn len(&self, hash_len: usize) -> usize {
         self.entries.len() / stride(hash_len)
     }

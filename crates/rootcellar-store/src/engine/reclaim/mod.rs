@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use self::compact::Compaction;
 use self::plan::{Plan, Unit};
-use super::core::Engine;
+use super::core::{Engine, USED_LONG_AGO_PART};
 use super::lanes::{Lane, Next};
 use super::options::WhenFull;
 use super::upkeep::CHECKPOINT_INTERVAL;
@@ -33,9 +33,6 @@ pub(in crate::engine) struct Reclaim {
 
 /// The part of the store that is made free when room is made, so that puts need not wait for it: a sixty-fourth.
 const MARGIN_PART: u64 = 64;
-
-/// What a use may be remembered too early by: a blob is protected for so much longer.
-const LIFETIME_SLACK: Duration = CHECKPOINT_INTERVAL;
 
 const FULL_IN_USE: &str = "is full of what is in use";
 const FULL_YOUNG: &str = "is full of blobs used lately";
@@ -107,9 +104,11 @@ impl Engine {
         self.when_full == WhenFull::Refuse && self.recency.age(unit.used(), self.now()) < self.promised_lifetime()
     }
 
-    /// The lifetime that is kept, whatever is remembered too early.
+    /// The lifetime that is kept: longer than what is promised, by what a use may be remembered too early. A restart takes it back
+    /// to the last checkpoint, and who relies on a [`Mark`](crate::Mark) says only now and then what it uses.
     fn promised_lifetime(&self) -> Duration {
-        self.min_lifetime + LIFETIME_SLACK.min(self.min_lifetime / 4)
+        let slack = CHECKPOINT_INTERVAL + self.min_lifetime / USED_LONG_AGO_PART;
+        self.min_lifetime + slack.min(self.min_lifetime / 4)
     }
 
     fn refuse(&self, reason: &str) {

@@ -366,6 +366,10 @@ impl Layout for Loose {
             .store(renewed.map_or(0, |number| number + 1), Ordering::Relaxed);
         Ok(renewed.is_some())
     }
+
+    fn end(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Loose {

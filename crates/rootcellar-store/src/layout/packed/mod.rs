@@ -81,7 +81,8 @@ impl Packed {
     /// Cuts what was reserved and not used off a pack of an earlier process.
     fn trim(&self, pack: &Pack, data_end: u64, log_end: u64) -> Result<()> {
         let trim = || {
-            if pack.size()? > data_end {
+            // What a process that was killed had reserved is not seen in the size.
+            if !self.ground.was_closed || pack.size()? > data_end {
                 find::reopen(&self.ground, pack)?.set_size(data_end)?;
             }
             pack.set_bytes(data_end + log_end);
@@ -95,7 +96,7 @@ impl Packed {
 /// use does not keep much, and that a small store has many.
 fn pack_bytes(bytes_max: u64) -> u64 {
     const LEAST: u64 = 16 << 10;
-    const MOST: u64 = 1 << 30;
+    const MOST: u64 = 256 << 20;
     (bytes_max / 128).next_power_of_two().clamp(LEAST, MOST)
 }
 
@@ -135,10 +136,12 @@ impl Layout for Packed {
     fn sizes(&self) -> Vec<RegionSize> {
         let open = self.current().region();
         let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
+        // The last one stays, so that the next start does not give its number to another.
+        let last = packs.last_key_value().map(|(region, _)| *region);
         let size = |pack: &Arc<Pack>| RegionSize {
             region: pack.region,
             bytes: pack.bytes(),
-            is_open: Some(pack.region) == open,
+            is_open: Some(pack.region) == open || Some(pack.region) == last,
         };
         packs.values().map(size).collect()
     }
@@ -207,6 +210,10 @@ impl Layout for Packed {
 
     fn tidy(&self, _is_live: &dyn Fn(&Digest, Place) -> bool) -> io::Result<bool> {
         Ok(false)
+    }
+
+    fn end(&self) -> io::Result<()> {
+        self.seal_open()
     }
 }
 

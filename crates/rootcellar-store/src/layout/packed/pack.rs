@@ -60,8 +60,8 @@ impl DiskFile for Pack {
         self.data.write_at(pieces, at)
     }
 
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        self.data.allocate(size)
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.data.reserve(size)
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {

@@ -116,11 +116,15 @@ impl Packed {
         Ok(current.open.as_mut().expect("opened just now"))
     }
 
+    /// Ends the pack that is open, if one is.
+    pub(super) fn seal_open(&self) -> io::Result<()> {
+        let open = self.current().open.take();
+        open.map_or(Ok(()), |open| self.seal(&open))
+    }
+
     /// Cuts a pack to what is in it.
     fn seal(&self, full: &OpenPack) -> io::Result<()> {
-        if full.end < full.limit {
-            full.pack.set_size(full.end)?;
-        }
+        full.pack.set_size(full.end)?;
         full.pack.set_bytes(full.end + self.logs.end(full.pack.region.number()));
         Ok(())
     }
@@ -144,7 +148,7 @@ impl Packed {
         let path = data_path(&self.dir, region);
         let data = ground.disk.open(&path, Open::Create { mode: 0o444 })?;
         let pack = Pack::new(region, path, data, ground.bytes.share());
-        pack.allocate(limit)?;
+        pack.reserve(limit)?;
         pack.set_bytes(limit + LOG_BYTES);
         self.logs.create(region.number())?;
         Ok(pack)
