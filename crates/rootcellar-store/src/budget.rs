@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Budget {
     bytes_max: u64,
+    /// What may be taken now: less than the bound after the disk was full.
+    limit: AtomicU64,
     /// Bytes that have to stay free.
     spare: AtomicU64,
     /// What the layout takes.
@@ -46,6 +48,7 @@ impl Budget {
     pub(crate) fn new(bytes_max: u64, others: ByteCounter) -> Self {
         Self {
             bytes_max,
+            limit: AtomicU64::new(bytes_max),
             spare: AtomicU64::new(0),
             layout: ByteCounter::default(),
             spooled: ByteCounter::default(),
@@ -82,7 +85,23 @@ impl Budget {
 
     /// Bytes that are not taken.
     pub(crate) fn free(&self) -> u64 {
-        self.bytes_max.saturating_sub(self.used())
+        self.limit.load(Ordering::Relaxed).saturating_sub(self.used())
+    }
+
+    /// The disk has no room although the store may take more: somebody else has taken it. The store gets along with what it has,
+    /// until it is [told otherwise](Self::loosen).
+    pub(crate) fn tighten(&self) {
+        let used = self.used().min(self.bytes_max);
+        self.limit.fetch_min(used, Ordering::Relaxed);
+        self.ask();
+    }
+
+    /// Lets the store grow a little again after the disk was full.
+    pub(crate) fn loosen(&self) {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let step = self.bytes_max / 32;
+        self.limit
+            .store(limit.saturating_add(step).min(self.bytes_max), Ordering::Relaxed);
     }
 
     /// Bytes that may be taken.

@@ -1,31 +1,50 @@
 //! The file: opened, read, and opened again after the disk was full.
 
-use std::fs;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
+use super::backend::Backend;
 use super::format::{self, ABOUT, ORDER, RECORDS, USES, VERSION, VERSION_FIELD};
+use crate::io::{Disk, Open};
 use crate::{ByteCounter, Error, ErrorKind, Record, Result};
 
 pub(super) struct Database {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
+    _lock: Box<dyn fmt::Debug + Send + Sync>,
     cache_bytes: usize,
     file_bytes: ByteCounter,
-    /// Guards the handle: `None` after an error that a new handle may not have.
-    handle: Mutex<Option<Arc<redb::Database>>>,
+    /// Guards the handle.
+    handle: Mutex<Handle>,
+}
+
+#[derive(Default)]
+struct Handle {
+    /// `None` after an error that a new handle may not have.
+    open: Option<Arc<redb::Database>>,
+    /// The handle before: the file is opened anew once its last reader has let go of it.
+    retired: Weak<redb::Database>,
 }
 
 impl Database {
     /// Blocks.
-    pub(super) fn open(path: PathBuf, cache_bytes: usize, file_bytes: ByteCounter) -> Result<Self> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        cache_bytes: usize,
+        file_bytes: ByteCounter,
+    ) -> Result<Self> {
         let database = Self {
+            _lock: lock(&*disk, &path)?,
+            disk,
             path,
             cache_bytes,
             file_bytes,
-            handle: Mutex::new(None),
+            handle: Mutex::default(),
         };
         let handle = database.handle("open records")?;
         database.check_version(&handle)?;
@@ -40,23 +59,36 @@ impl Database {
     /// The handle, which is opened if there is none.
     pub(super) fn handle(&self, operation: &'static str) -> Result<Arc<redb::Database>> {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = &*handle {
-            return Ok(handle.clone());
+        if let Some(open) = &handle.open {
+            return Ok(open.clone());
         }
+        if handle.retired.strong_count() > 0 {
+            let reason = format!("{}: is being opened anew", self.path.display());
+            return Err(Error::new(ErrorKind::Unavailable, operation, reason));
+        }
+        let backend =
+            Backend::open(&*self.disk, &self.path).map_err(|error| self.error_in(&mut handle, operation, error))?;
         let opened = redb::Database::builder()
             .set_cache_size(self.cache_bytes)
-            .create(&self.path)
-            .map_err(|error| self.error(operation, error))?;
-        Ok(handle.insert(Arc::new(opened)).clone())
+            .create_with_backend(backend)
+            .map_err(|error| self.error_in(&mut handle, operation, error))?;
+        Ok(handle.open.insert(Arc::new(opened)).clone())
     }
 
     /// Turns an error of the database into one of this crate. If the disk was full, the next operation opens the file anew:
     /// the database goes on after no I/O error.
     pub(super) fn error(&self, operation: &'static str, error: impl Into<redb::Error>) -> Error {
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.error_in(&mut handle, operation, error)
+    }
+
+    fn error_in(&self, handle: &mut Handle, operation: &'static str, error: impl Into<redb::Error>) -> Error {
         let error = error.into();
         let kind = kind(&error);
-        if kind == ErrorKind::Exhausted {
-            self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if kind == ErrorKind::Exhausted
+            && let Some(full) = handle.open.take()
+        {
+            handle.retired = Arc::downgrade(&full);
         }
         Error::new(kind, operation, self.path.display().to_string()).caused_by(error)
     }
@@ -92,11 +124,23 @@ impl Database {
 
     /// Tells the size of the file to whoever counts it.
     pub(super) fn measure(&self) {
-        match fs::metadata(&self.path) {
-            Ok(metadata) => self.file_bytes.set(metadata.len()),
+        match self.disk.open(&self.path, Open::Read).and_then(|file| file.size()) {
+            Ok(size) => self.file_bytes.set(size),
             Err(error) => tracing::warn!(%error, "the size of the records' file is not known"),
         }
     }
+}
+
+/// Locks the records for this process, by a file beside them.
+fn lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn fmt::Debug + Send + Sync>> {
+    let name = path.with_extension("lock");
+    disk.lock(&name).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let reason = format!("{}: is in use by process {error}", path.display());
+            Error::new(ErrorKind::Unavailable, "open records", reason)
+        }
+        _ => Error::io("open records", format!("locking {}", name.display()), error),
+    })
 }
 
 /// Makes the tables if they are not there, and tells the version.
@@ -133,7 +177,6 @@ fn read<T>(handle: &redb::Database, key: &[u8], with: impl FnOnce(&[u8]) -> T) -
 
 fn kind(error: &redb::Error) -> ErrorKind {
     match error {
-        redb::Error::DatabaseAlreadyOpen => ErrorKind::Unavailable,
         redb::Error::UpgradeRequired(_) => ErrorKind::InvalidArgument,
         redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => ErrorKind::InvalidArgument,
         redb::Error::Io(error) => ErrorKind::of_io(error),

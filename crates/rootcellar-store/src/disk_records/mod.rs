@@ -7,8 +7,11 @@
 //!
 //! One thread writes (`writer.rs`); readers never wait for it. What is in the file is drawn in `format.rs`.
 
+mod backend;
 mod database;
 mod format;
+#[cfg(test)]
+mod power_cut;
 mod transaction;
 mod uses;
 mod writer;
@@ -22,6 +25,7 @@ use async_trait::async_trait;
 use self::database::Database;
 use self::uses::Uses;
 use self::writer::{Change, Job, Writer};
+use crate::io::{Disk, OsDisk};
 use crate::records::charge;
 use crate::{ByteCounter, Clock, Durability, Error, ErrorKind, Record, RecordKind, Records, Result};
 
@@ -35,6 +39,8 @@ pub struct RecordsOptions {
     pub durability: Durability,
     /// Bytes of the file kept in memory. 32 MiB: the inner nodes of the largest file, and the records in use now.
     pub cache_bytes: usize,
+    /// The disk. Anything but the operating system's is for tests.
+    pub disk: Arc<dyn Disk>,
     /// Told the file's size, so that whoever bounds the directory can count it.
     pub file_bytes: ByteCounter,
 }
@@ -45,6 +51,7 @@ impl Default for RecordsOptions {
             bytes_max: 1 << 30,
             durability: Durability::default(),
             cache_bytes: 32 << 20,
+            disk: Arc::new(OsDisk),
             file_bytes: ByteCounter::default(),
         }
     }
@@ -82,7 +89,12 @@ impl DiskRecords {
     }
 
     fn open_now(path: PathBuf, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
-        let database = Arc::new(Database::open(path, options.cache_bytes, options.file_bytes)?);
+        let database = Arc::new(Database::open(
+            options.disk,
+            path,
+            options.cache_bytes,
+            options.file_bytes,
+        )?);
         let uses = Arc::new(Uses::new(database.next_stamp("open")?));
         let writer = Writer::start(Job {
             database: database.clone(),

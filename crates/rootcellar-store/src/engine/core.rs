@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rootcellar_digest::Digest;
+use rustix::io::Errno;
 use tokio::sync::{Notify, Semaphore};
 
 use super::commit::Queue;
@@ -144,6 +145,13 @@ impl Engine {
         let outcomes = self.layout.write(blobs);
         assert_eq!(outcomes.len(), blobs.len(), "a layout answers for each blob");
         self.note_unsynced();
+        let is_full = |outcome: &io::Result<Place>| {
+            let error = outcome.as_ref().err();
+            error.and_then(io::Error::raw_os_error) == Some(Errno::NOSPC.raw_os_error())
+        };
+        if outcomes.iter().any(is_full) {
+            self.budget.tighten();
+        }
         let written = blobs.iter().map(|new| new.blob.digest().size_bytes());
         self.recency.wrote(written.sum());
         outcomes

@@ -5,12 +5,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Packed;
 use super::pack::{Pack, SECTOR_BYTES, data_path};
-use crate::Content;
 use crate::io::{DiskFile as _, Open, remove_if_there};
 use crate::layout::log::{BlobEntry, Entry};
 use crate::layout::{New, Place, Region, copy_content, copy_of};
+use crate::{Content, ErrorKind};
 
 const ZEROS: [u8; SECTOR_BYTES as usize] = [0; SECTOR_BYTES as usize];
+/// A pack is not made smaller than this, however little room there is, but for a smaller blob.
+const PACK_BYTES_MIN: u64 = 64 << 10;
 /// What is reserved for a log, for a start: entries of a pack of blobs of a few kilobytes.
 const LOG_BYTES: u64 = 4096;
 
@@ -111,7 +113,7 @@ impl Packed {
             let number = current.next_number;
             let region = Region::new(number).ok_or_else(|| io::Error::other("there are no more numbers for packs"))?;
             current.next_number += 1;
-            current.open = Some(self.begin(region, self.pack_bytes.max(padded(size)))?);
+            current.open = Some(self.begin(region, size)?);
         }
         Ok(current.open.as_mut().expect("opened just now"))
     }
@@ -129,13 +131,18 @@ impl Packed {
         Ok(())
     }
 
-    fn begin(&self, region: Region, limit: u64) -> io::Result<OpenPack> {
-        let made = self.make(region, limit);
-        if made.is_err() {
-            // What stays after all is half of a pack, and removed by the next start.
-            let _removed = self.logs.remove(region.number());
-            let _removed = remove_if_there(&*self.ground.disk, &data_path(&self.dir, region));
-        }
+    /// Begins a pack for a blob of `size`, as large as a pack should be, or as the disk has room for.
+    fn begin(&self, region: Region, size: u64) -> io::Result<OpenPack> {
+        let least = padded(size);
+        let mut limit = self.pack_bytes.max(least);
+        let made = loop {
+            match self.make(region, limit) {
+                Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted && limit > least.max(PACK_BYTES_MIN) => {
+                    limit = (limit / 2).next_multiple_of(SECTOR_BYTES).max(least);
+                }
+                made => break made,
+            }
+        };
         let pack = Arc::new(made?);
         let mut packs = self.packs.write().unwrap_or_else(PoisonError::into_inner);
         packs.insert(region, pack.clone());
@@ -143,7 +150,18 @@ impl Packed {
         Ok(OpenPack { pack, end: 0, limit })
     }
 
+    /// Makes a pack's files. Leaves none if that fails.
     fn make(&self, region: Region, limit: u64) -> io::Result<Pack> {
+        let made = self.try_make(region, limit);
+        if made.is_err() {
+            // What stays after all is half of a pack, and removed by the next start.
+            let _removed = self.logs.remove(region.number());
+            let _removed = remove_if_there(&*self.ground.disk, &data_path(&self.dir, region));
+        }
+        made
+    }
+
+    fn try_make(&self, region: Region, limit: u64) -> io::Result<Pack> {
         let ground = &self.ground;
         let path = data_path(&self.dir, region);
         let data = ground.disk.open(&path, Open::Create { mode: 0o444 })?;
