@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["rootcellar-store"],
     &["rootcellar-reapi", "rootcellar-scheduler"],
     &["rootcellar-stage"],
-    &["rootcellar-grpc", "rootcellar-worker"],
+    &["rootcellar-grpc", "rootcellar-worker", "rootcellar-bench"],
     &["rootcellar"],
 ];
 

@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 /// A store that is open. Whatever goes wrong is a panic: a benchmark that went wrong means nothing.
 pub trait Candidate: Send + Sync {
-    /// Stores a batch, acknowledged as the candidate was told to.
+    /// Stores a batch.
     fn put_many(&self, blobs: Vec<Verified>);
 
     /// Reads each blob by itself, whole and checked, and tells the sum of their sizes.
@@ -19,6 +19,16 @@ pub trait Candidate: Send + Sync {
 
     /// Tells how many of a batch are missing.
     fn find_missing(&self, digests: &[Digest]) -> usize;
+
+    /// Bytes of memory that its index takes, if it can tell.
+    fn index_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Bytes that were written once more to make room, if it can tell.
+    fn moved_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Ends in good order.
     fn close(self: Box<Self>);
@@ -31,6 +41,11 @@ pub trait CandidateKind: fmt::Debug + Send + Sync {
 
     /// Opens a store in a directory, or makes one.
     fn open(&self, dir: &Path) -> Box<dyn Candidate>;
+
+    /// Opens a store that keeps `bytes_max` at the most, and lets go of what was used longest ago; `None` if it cannot.
+    fn open_bounded(&self, _dir: &Path, _bytes_max: u64) -> Option<Box<dyn Candidate>> {
+        None
+    }
 }
 
 /// The engine of this project over one of its layouts, or over yours.
@@ -41,7 +56,7 @@ pub struct DiskCandidate {
 }
 
 impl DiskCandidate {
-    /// The engine with its default settings over a layout.
+    /// The engine with its default settings over a layout. It does not scrub meanwhile.
     pub fn new(layout: Arc<dyn LayoutKind>) -> Self {
         Self {
             options: DiskOptions {
@@ -60,6 +75,14 @@ impl CandidateKind for DiskCandidate {
 
     fn open(&self, dir: &Path) -> Box<dyn Candidate> {
         Box::new(OpenDisk::open(dir, &self.options))
+    }
+
+    fn open_bounded(&self, dir: &Path, bytes_max: u64) -> Option<Box<dyn Candidate>> {
+        let options = DiskOptions {
+            bytes_max,
+            ..self.options.clone()
+        };
+        Some(Box::new(OpenDisk::open(dir, &options)))
     }
 }
 
@@ -83,6 +106,10 @@ impl OpenDisk {
             store: Arc::new(store),
             runtime,
         }
+    }
+
+    pub(crate) fn put(&self, blob: Verified) {
+        self.runtime.block_on(self.store.put(blob)).expect("the blob is stored");
     }
 }
 
@@ -111,6 +138,14 @@ impl Candidate for OpenDisk {
     fn find_missing(&self, digests: &[Digest]) -> usize {
         let missing = self.runtime.block_on(self.store.find_missing(digests));
         missing.expect("the store answers").len()
+    }
+
+    fn index_bytes(&self) -> Option<u64> {
+        Some(self.store.statistics().index_bytes)
+    }
+
+    fn moved_bytes(&self) -> Option<u64> {
+        Some(self.store.statistics().counters.moved_bytes)
     }
 
     fn close(self: Box<Self>) {

@@ -14,11 +14,13 @@ use crate::{ByteCounter, Error, ErrorKind, Result};
 
 /// How long content waits for room while room is being made. Longer, and a client would have given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The part of what is stored that goes when the disk is full.
+const RELIEF_PART: u64 = 16;
 
 pub(crate) struct Budget {
     bytes_max: u64,
-    /// What may be taken now: less than the bound after the disk was full.
-    limit: AtomicU64,
+    /// What should be taken at the most once room has been made: less than the bound after the disk was full.
+    relief: AtomicU64,
     /// Bytes that have to stay free.
     spare: AtomicU64,
     /// What the layout takes.
@@ -48,7 +50,7 @@ impl Budget {
     pub(crate) fn new(bytes_max: u64, others: ByteCounter) -> Self {
         Self {
             bytes_max,
-            limit: AtomicU64::new(bytes_max),
+            relief: AtomicU64::new(u64::MAX),
             spare: AtomicU64::new(0),
             layout: ByteCounter::default(),
             spooled: ByteCounter::default(),
@@ -85,23 +87,24 @@ impl Budget {
 
     /// Bytes that are not taken.
     pub(crate) fn free(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed).saturating_sub(self.used())
+        self.bytes_max.saturating_sub(self.used())
     }
 
-    /// The disk has no room although the store may take more: somebody else has taken it. The store gets along with what it has,
-    /// until it is [told otherwise](Self::loosen).
-    pub(crate) fn tighten(&self) {
-        let used = self.used().min(self.bytes_max);
-        self.limit.fetch_min(used, Ordering::Relaxed);
+    /// The disk had no room although the store may take more: somebody else has taken it. Some of what is stored has to go.
+    pub(crate) fn disk_is_full(&self) {
+        let used = self.used();
+        self.relief.fetch_min(used - used / RELIEF_PART, Ordering::Relaxed);
         self.ask();
     }
 
-    /// Lets the store grow a little again after the disk was full.
-    pub(crate) fn loosen(&self) {
-        let limit = self.limit.load(Ordering::Relaxed);
-        let step = self.bytes_max / 32;
-        self.limit
-            .store(limit.saturating_add(step).min(self.bytes_max), Ordering::Relaxed);
+    /// Bytes that have to go because the disk was full.
+    pub(crate) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.relief.load(Ordering::Relaxed))
+    }
+
+    /// Room was made, or could not be, after the disk was full.
+    pub(crate) fn end_relief(&self) {
+        self.relief.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Bytes that may be taken.

@@ -34,6 +34,9 @@ pub struct Spool {
 
 /// Blobs of up to this size never touch the spool directory: they fit the memory of a thousand uploads at once.
 const MEMORY_MAX_BYTES: u64 = 128 * 1024;
+/// Pieces are written once they are so many bytes together: a client may send them a few kilobytes at a time, and each change of
+/// threads costs as much as hashing some of them.
+const WRITE_BYTES: usize = 256 * 1024;
 const COPY_PIECE_BYTES: usize = 256 * 1024;
 /// That of a stored blob: the file may become one.
 const FILE_MODE: u32 = 0o444;
@@ -72,7 +75,10 @@ impl Spool {
         let body = if digest.size_bytes() <= self.memory_max_bytes {
             Body::Memory(BytesMut::new())
         } else {
-            Body::File(self.create()?)
+            Body::File {
+                partial: self.create()?,
+                pending: Vec::new(),
+            }
         };
         Ok(Ingest {
             digest,
@@ -87,7 +93,7 @@ impl Spool {
     /// [`ErrorKind::Exhausted`] if there is no room; I/O errors.
     pub(crate) fn to_file(&self, blob: &Verified, content: &[u8]) -> Result<Verified> {
         let mut file = self.create()?;
-        file.write(content)?;
+        file.write(&[content])?;
         Ok(Verified::from_spool(blob.digest(), blob.checksum(), file.keep()?))
     }
 
@@ -110,7 +116,7 @@ impl Spool {
                 Err(error) => return Err(io_error(error)),
             };
             hasher.update(&piece[..len]);
-            file.write(&piece[..len])?;
+            file.write(&[&piece[..len]])?;
         }
         let (digest, checksum) = hasher.finish()?;
         Ok(Verified::from_spool(digest, checksum, file.keep()?))
@@ -211,7 +217,11 @@ impl Hashing {
 #[derive(Debug)]
 enum Body {
     Memory(BytesMut),
-    File(Partial),
+    File {
+        partial: Partial,
+        /// Pieces that wait for others, to be hashed and written with them.
+        pending: Vec<Bytes>,
+    },
 }
 
 /// A spool file that is still being written. Dropping it removes it.
@@ -226,12 +236,14 @@ struct Partial {
 }
 
 impl Partial {
-    fn write(&mut self, piece: &[u8]) -> Result<()> {
-        self.budget.take(&self.share, piece.len() as u64)?;
+    fn write(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.budget.take(&self.share, len)?;
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         self.file
-            .write_at(&[IoSlice::new(piece)], self.written)
+            .write_at(&slices, self.written)
             .map_err(|error| Error::io("ingest", "writing a spool file", error))?;
-        self.written += piece.len() as u64;
+        self.written += len;
         Ok(())
     }
 
@@ -255,7 +267,11 @@ impl Ingest {
 
     /// Bytes taken so far.
     pub fn written_bytes(&self) -> u64 {
-        self.hasher.as_ref().map_or(0, |hashing| hashing.hasher.hashed_bytes())
+        let hashed = self.hasher.as_ref().map_or(0, |hashing| hashing.hasher.hashed_bytes());
+        match &self.body {
+            Some(Body::File { pending, .. }) => hashed + pending.iter().map(|piece| piece.len() as u64).sum::<u64>(),
+            _ => hashed,
+        }
     }
 
     /// Takes the next piece of content.
@@ -268,6 +284,7 @@ impl Ingest {
             let reason = format!("at least {excess} bytes arrived");
             return Err(Error::new(ErrorKind::InvalidArgument, "ingest", reason).on(self.digest));
         }
+        let is_last = excess == self.digest.size_bytes();
         let (mut hasher, body) = self.take()?;
         let body = match body {
             Body::Memory(mut bytes) => {
@@ -275,17 +292,19 @@ impl Ingest {
                 bytes.extend_from_slice(&piece);
                 Body::Memory(bytes)
             }
-            Body::File(mut partial) => {
-                let write = move || {
-                    hasher.update(&piece);
-                    partial.write(&piece).map(|()| (hasher, partial))
-                };
-                let written = tokio::task::spawn_blocking(write)
-                    .await
-                    .expect("hashing and writing do not panic, and the runtime outlives its tasks")
-                    .map_err(|error| error.on(self.digest))?;
-                hasher = written.0;
-                Body::File(written.1)
+            Body::File { partial, mut pending } => {
+                pending.push(piece);
+                let waiting: usize = pending.iter().map(Bytes::len).sum();
+                if waiting < WRITE_BYTES && !is_last {
+                    Body::File { partial, pending }
+                } else {
+                    let (hashed, partial) = write_pending(hasher, partial, pending)
+                        .await
+                        .map_err(|error| error.on(self.digest))?;
+                    hasher = hashed;
+                    let pending = Vec::new();
+                    Body::File { partial, pending }
+                }
             }
         };
         (self.hasher, self.body) = (Some(hasher), Some(body));
@@ -305,7 +324,11 @@ impl Ingest {
         match body {
             // Hashed just now, piece by piece: the same bytes.
             Body::Memory(bytes) => Ok(Verified::from_memory(found, checksum, bytes.freeze())),
-            Body::File(partial) => {
+            Body::File { partial, pending } => {
+                assert!(
+                    pending.is_empty(),
+                    "the last piece is written, or the digest would be another"
+                );
                 let file = partial.keep().map_err(|error| error.on(found))?;
                 Ok(Verified::from_spool(found, checksum, file))
             }
@@ -318,4 +341,19 @@ impl Ingest {
             _ => Err(Error::new(ErrorKind::Internal, "ingest", "an earlier write did not end").on(self.digest)),
         }
     }
+}
+
+/// Hashes and writes pieces where that may block.
+async fn write_pending(mut hasher: Hashing, mut partial: Partial, pending: Vec<Bytes>) -> Result<(Hashing, Partial)> {
+    let write = move || {
+        let pieces: Vec<&[u8]> = pending.iter().map(|piece| &**piece).collect();
+        for piece in &pieces {
+            hasher.update(piece);
+        }
+        partial.write(&pieces)?;
+        Ok((hasher, partial))
+    };
+    tokio::task::spawn_blocking(write)
+        .await
+        .expect("hashing and writing do not panic, and the runtime outlives its tasks")
 }

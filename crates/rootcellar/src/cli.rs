@@ -40,6 +40,85 @@ pub(crate) enum Command {
     Tree(Tree),
     /// Runs a command on the server, in a sandbox whose filesystem root is a directory of yours.
     Exec(Exec),
+    /// Checks a store that no server uses: reads and hashes everything in it.
+    Fsck(Fsck),
+    /// Measures how fast this machine is with the store.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 if everything is as it should be, 1 if something was found (and repaired, with --repair).
+
+Example:
+  rootcellar fsck /srv/rootcellar
+      reads everything and changes nothing")]
+pub(crate) struct Fsck {
+    /// The store's directory.
+    #[arg(value_name = "DIR", default_value = "rootcellar-data")]
+    pub(crate) dir: PathBuf,
+
+    /// Drops what is damaged, and removes what a crash has left. Clients will upload it again.
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Prints the findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Puts, reads, looks up, restarts and evicts, with each storage layout, over the sizes of real builds.
+    Layouts(BenchLayouts),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rootcellar bench layouts
+      every layout under three workloads, some minutes, as a table
+  rootcellar bench layouts --mix node-modules --size 2GiB --layout hybrid --layout loose
+      two layouts under one workload
+  rootcellar bench layouts --figures --html report.html
+      the figures of docs/benchmarks.md as well, with goals, and a page with charts")]
+pub(crate) struct BenchLayouts {
+    /// Where the stores are made, on the disk that is measured. What is made there is removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// A layout: loose, packed or hybrid; may be given several times [default: all].
+    #[arg(long = "layout", value_name = "LAYOUT")]
+    pub(crate) layouts: Vec<String>,
+
+    /// A mix of sizes; may be given several times. `list` tells which there are [default: deb-root, node-modules, c-debug].
+    #[arg(long = "mix", value_name = "MIX")]
+    pub(crate) mixes: Vec<String>,
+
+    /// How much of each mix is stored.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub(crate) size: Size,
+
+    /// Answers the single questions too, such as what a put costs beside hashing. Needs 4 GiB of disk and memory.
+    #[arg(long)]
+    pub(crate) figures: bool,
+
+    /// Only this question; may be given several times: put, always, get, million, large, action-cache.
+    #[arg(long = "only", value_name = "QUESTION", requires = "figures")]
+    pub(crate) only: Vec<String>,
+
+    /// A tenth of everything, for a quick look.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Writes the numbers to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Writes a page with charts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Options of the server. Each can stand in the configuration file too, spelled with underscores; an option here wins.

@@ -3,9 +3,11 @@
 //! It is the only crate that does so. `serve` is the server; the other commands are a client of any server of the API, so that
 //! everything can be tried without another one.
 
+mod bench;
 mod cli;
 mod client;
 mod config;
+mod fsck;
 mod serve;
 mod size;
 
@@ -27,22 +29,28 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
-    start_logging(arguments.log.as_deref())?;
+    // A benchmark opens hundreds of stores, and each would say so.
+    let default = match &arguments.command {
+        cli::Command::Bench(_) => "error",
+        _ => "warn,rootcellar=info",
+    };
+    start_logging(arguments.log.as_deref().unwrap_or(default))?;
     match arguments.command {
         cli::Command::Serve(options) => serve::run(&options),
         cli::Command::Put(options) => client::block_on(client::put::run(options)),
         cli::Command::Get(options) => client::block_on(client::get::run(options)),
         cli::Command::Tree(options) => client::block_on(client::tree::run(options)),
         cli::Command::Exec(options) => client::block_on(client::exec::run(options)),
+        cli::Command::Fsck(options) => fsck::run(&options),
+        cli::Command::Bench(cli::Bench::Layouts(options)) => bench::run(&options),
     }
 }
 
 /// Logs go to standard error, and are coloured only where a person reads them.
-fn start_logging(filter: Option<&str>) -> anyhow::Result<()> {
+fn start_logging(filter: &str) -> anyhow::Result<()> {
     use std::io::IsTerminal as _;
 
-    let filter = tracing_subscriber::EnvFilter::try_new(filter.unwrap_or("warn,rootcellar=info"))
-        .map_err(|error| anyhow::anyhow!("--log: {error}"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

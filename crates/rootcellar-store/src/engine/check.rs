@@ -38,7 +38,7 @@ pub(crate) fn check(digest: Digest, extent: &Extent, means: Means) -> io::Result
         Means::Digest => {
             let mut hasher = Hasher::new(digest.function(), digest.size_bytes());
             let read = read_all(&*extent.file, extent.at, digest.size_bytes(), |piece| {
-                hasher.update(piece)
+                hasher.update(piece);
             })?;
             Ok(read.unwrap_or_else(|| match hasher.finish() {
                 Ok(found) if found == digest => Check::Whole,
@@ -49,7 +49,7 @@ pub(crate) fn check(digest: Digest, extent: &Extent, means: Means) -> io::Result
         Means::Checksum(expected) => {
             let mut checksummer = Checksummer::default();
             let read = read_all(&*extent.file, extent.at, digest.size_bytes(), |piece| {
-                checksummer.update(piece)
+                checksummer.update(piece);
             })?;
             Ok(read.unwrap_or_else(|| match checksummer.finish() {
                 found if found == expected => Check::Whole,

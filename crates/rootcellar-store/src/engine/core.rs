@@ -150,7 +150,7 @@ impl Engine {
             error.and_then(io::Error::raw_os_error) == Some(Errno::NOSPC.raw_os_error())
         };
         if outcomes.iter().any(is_full) {
-            self.budget.tighten();
+            self.budget.disk_is_full();
         }
         let written = blobs.iter().map(|new| new.blob.digest().size_bytes());
         self.recency.wrote(written.sum());

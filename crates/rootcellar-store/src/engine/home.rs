@@ -27,7 +27,7 @@ const TEXT_BYTES_MAX: u64 = 4096;
 
 /// A store's directory, locked for this process.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     _lock: Box<dyn fmt::Debug + Send + Sync>,
@@ -45,7 +45,7 @@ impl Home {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if another process uses it; [`ErrorKind::InvalidArgument`] if it is not a store's, or
     /// one of another version or layout; I/O errors.
-    pub(super) fn claim(disk: &Arc<dyn Disk>, path: &Path, layout: &str) -> Result<Self> {
+    pub(crate) fn claim(disk: &Arc<dyn Disk>, path: &Path, layout: &str) -> Result<Self> {
         disk.make_dir(path)
             .map_err(|error| opening(path, "making the directory", error))?;
         let names = disk
@@ -84,33 +84,33 @@ impl Home {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn id(&self) -> StoreId {
+    pub(crate) fn id(&self) -> StoreId {
         self.id
     }
 
-    pub(super) fn boot(&self) -> BootId {
+    pub(crate) fn boot(&self) -> BootId {
         self.boot
     }
 
-    pub(super) fn was_closed(&self) -> bool {
+    pub(crate) fn was_closed(&self) -> bool {
         self.was_closed
     }
 
-    pub(super) fn is_cache_whole(&self) -> bool {
+    pub(crate) fn is_cache_whole(&self) -> bool {
         self.is_cache_whole
     }
 
     /// Says that this process ends in good order.
-    pub(super) fn note_closed(&self) -> io::Result<()> {
+    pub(crate) fn note_closed(&self) -> io::Result<()> {
         replace(&*self.disk, &self.path.join("closed"), &[])
     }
 
     /// Says that a sync has failed.
-    pub(super) fn note_failed(&self) -> io::Result<()> {
+    pub(crate) fn note_failed(&self) -> io::Result<()> {
         let boot = hex(self.boot);
         replace(&*self.disk, &self.path.join("failed"), &[IoSlice::new(boot.as_bytes())])
     }

@@ -5,6 +5,11 @@
 //! In a program each lane is a thread. In a test a seed decides which lane takes the next step, and every step can be the
 //! last before the power goes.
 
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "only simulations see lanes from outside")
+)]
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;

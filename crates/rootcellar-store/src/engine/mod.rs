@@ -17,15 +17,15 @@
 //! The index is in memory (`index/`); a start makes it of the layout's logs (`start.rs`). What each step promises about crashes is in
 //! `docs/format.md`.
 
-mod check;
+pub(crate) mod check;
 mod commit;
 mod core;
 mod doubtful;
 mod first_read;
 mod get;
-mod home;
-mod index;
-mod lanes;
+pub(crate) mod home;
+pub(crate) mod index;
+pub(crate) mod lanes;
 mod lease;
 mod options;
 mod put;
@@ -35,7 +35,7 @@ mod scrub;
 mod start;
 mod statistics;
 #[cfg(feature = "testing")]
-mod stepped;
+pub(crate) mod stepped;
 mod sync;
 mod upkeep;
 mod uses;
@@ -49,12 +49,9 @@ use bytes::Bytes;
 use rootcellar_digest::Digest;
 
 use self::core::Engine;
-use self::lanes::{Bells, Threads, Waker as _};
-pub use self::lanes::{Lane, Next};
+use self::lanes::{Bells, Lane, Threads, Waker as _};
 pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
-#[cfg(feature = "testing")]
-pub use self::stepped::{SteppedPut, SteppedStore};
 use crate::layout::StoreId;
 use crate::store::absent_once;
 use crate::{Blob, BlobStore, ByteRange, Clock, Kept, Leased, LocalStore, Location, Mark, Result, Spool, Verified};
@@ -86,7 +83,7 @@ impl DiskStore {
         let dir = dir.into();
         let open = move || {
             let bells = Arc::new(Bells::default());
-            let engine = Engine::open_in(&dir, options, clock, bells.clone())?;
+            let engine = Engine::open_in(&dir, &options, clock, bells.clone())?;
             let need = bells.clone();
             engine.budget.on_need(move || need.wake(Lane::Upkeep));
             let threads = Arc::new(Threads::start(&engine, bells)?);

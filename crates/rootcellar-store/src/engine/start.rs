@@ -43,7 +43,7 @@ impl Engine {
     /// Opens the store in `dir`. Blocks.
     pub(super) fn open_in(
         dir: &Path,
-        options: DiskOptions,
+        options: &DiskOptions,
         clock: Arc<dyn Clock>,
         waker: Arc<dyn Waker>,
     ) -> Result<Arc<Self>> {
@@ -51,7 +51,7 @@ impl Engine {
         let disk = options.disk.clone();
         let home = Home::claim(&disk, dir, options.layout.name())?;
         let budget = Arc::new(Budget::new(options.bytes_max, options.others.clone()));
-        let layout = options.layout.open(&ground(&home, &disk, &options, &budget))?;
+        let layout = options.layout.open(&ground(&home, &disk, options, &budget))?;
         check_bound(options.bytes_max, layout.facts().spare_bytes)?;
         budget.spare(layout.facts().spare_bytes);
         let uses = Uses::new(disk.clone(), dir, home.id(), budget.own.share());
@@ -73,7 +73,7 @@ impl Engine {
         let engine = Arc::new(Self {
             facts: layout.facts(),
             recency: Recency::new(bytes_max, lifetime, before.moments, last_used, now),
-            spool: Spool::within(disk.clone(), empty_tmp(&options, dir)?, budget.clone()),
+            spool: Spool::within(disk.clone(), empty_tmp(options, dir)?, budget.clone()),
             upkeep: Mutex::new(UpkeepState::new(now, before.scrubbed)),
             home,
             layout,

@@ -48,7 +48,7 @@ impl SteppedStore {
     ///
     /// # Errors
     /// Those of [`DiskStore::open`](crate::DiskStore::open).
-    pub fn open(dir: &Path, options: DiskOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub fn open(dir: &Path, options: &DiskOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let engine = Engine::open_in(dir, options, clock, Arc::new(Awake))?;
         Ok(Self { engine })
     }

@@ -63,7 +63,6 @@ impl Engine {
             Ok(left) if !left.is_zero() => left,
             _ => {
                 self.checkpoint_uses();
-                self.budget.loosen();
                 let mut upkeep = self.upkeep();
                 upkeep.next_checkpoint = now + CHECKPOINT_INTERVAL;
                 upkeep.is_tidy = false;

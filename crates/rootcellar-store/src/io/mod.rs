@@ -12,6 +12,7 @@
 //! - After a power cut, a directory has the names that it had at its last [`Disk::sync_dir`]; of later changes each happened or
 //!   did not, in any combination.
 
+mod dry_run;
 mod os;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::dry_run::DryRunDisk;
 pub use self::os::OsDisk;
 
 /// Names this boot of the machine: memory, and what was only in memory, is gone when it changes.

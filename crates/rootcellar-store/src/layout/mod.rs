@@ -54,6 +54,16 @@ pub trait LayoutKind: fmt::Debug + Send + Sync + 'static {
     fn open(&self, ground: &Ground) -> Result<Box<dyn Layout>>;
 }
 
+/// The kind of layout of this crate with a name, with its default settings: what it needs to read any store of that layout.
+pub fn kind_named(name: &str) -> Option<Arc<dyn LayoutKind>> {
+    let kinds: [Arc<dyn LayoutKind>; 3] = [
+        Arc::new(HybridKind::default()),
+        Arc::new(LooseKind),
+        Arc::new(PackedKind),
+    ];
+    kinds.into_iter().find(|kind| kind.name() == name)
+}
+
 /// What a layout is given to work with.
 #[derive(Debug, Clone)]
 pub struct Ground {

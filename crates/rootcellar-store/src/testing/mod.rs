@@ -38,7 +38,8 @@ pub use self::records::check_records;
 pub use self::seeded::Seeded;
 pub use self::simulated_disk::{Fault, Loss, SimulatedDisk};
 pub use self::skip::skip;
-pub use crate::engine::{Lane, Next, SteppedPut, SteppedStore};
+pub use crate::engine::lanes::{Lane, Next};
+pub use crate::engine::stepped::{SteppedPut, SteppedStore};
 
 /// Room enough for whatever a clause puts into a store.
 const ROOMY_BYTES: u64 = 256 << 20;

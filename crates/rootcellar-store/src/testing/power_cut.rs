@@ -20,7 +20,8 @@ use std::time::Duration;
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{Loss, ManualClock, Seeded, SimulatedDisk};
-use crate::engine::{Lane, Next, SteppedPut, SteppedStore};
+use crate::engine::lanes::{Lane, Next};
+use crate::engine::stepped::{SteppedPut, SteppedStore};
 use crate::layout::LayoutKind;
 use crate::{DiskOptions, Durability, Lease, Verified, WhenFull};
 
@@ -128,7 +129,7 @@ impl Simulation {
     }
 
     fn open(&self, disk: &SimulatedDisk) -> SteppedStore {
-        let opened = SteppedStore::open(Path::new(DIR), self.options(disk), self.clock.clone());
+        let opened = SteppedStore::open(Path::new(DIR), &self.options(disk), self.clock.clone());
         opened.unwrap_or_else(|error| panic!("seed {}: the store does not open: {error}", self.seed))
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use self::shard::{ENTRIES_MAX, Mixed, SIZE_MAX, Shard};
-pub(super) use self::shard::{Entry, Flags};
+pub(crate) use self::shard::{Entry, Flags};
 use crate::digest_map::fold;
 use crate::layout::Place;
 use crate::{Error, ErrorKind, Result};
@@ -23,7 +23,7 @@ const SHARD_BITS: u32 = 10;
 const SHARDS: usize = 1 << SHARD_BITS;
 
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Made when the function's first blob comes.
     tables: [OnceLock<Table>; DigestFunction::ALL.len()],
     secret: [u64; 2],
@@ -53,7 +53,7 @@ pub(super) struct ShardNumber {
 
 impl Index {
     /// Makes an empty index. Who does not know `secret` cannot choose blobs that collide in it.
-    pub(super) fn new(secret: [u8; 16]) -> Self {
+    pub(crate) fn new(secret: [u8; 16]) -> Self {
         let (low, high) = secret.split_at(8);
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
         Self {
@@ -75,7 +75,7 @@ impl Index {
         shards.map(|shard| bytes(shard) as u64).sum()
     }
 
-    pub(super) fn get(&self, digest: &Digest) -> Option<Entry> {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Entry> {
         self.with(digest, |shard, id, hash_len| shard.entry(id, hash_len))
     }
 
@@ -114,7 +114,7 @@ impl Index {
     ///
     /// # Errors
     /// [`ErrorKind::Exhausted`] if the index can hold no more.
-    pub(super) fn insert(&self, digest: &Digest, entry: Entry) -> Result<Option<Entry>> {
+    pub(crate) fn insert(&self, digest: &Digest, entry: Entry) -> Result<Option<Entry>> {
         let table = self.tables[digest.function() as usize].get_or_init(|| Table::new(digest.function().hash_len()));
         let mixed = self.mix(digest.hash());
         let mut shard = table.shard(mixed);

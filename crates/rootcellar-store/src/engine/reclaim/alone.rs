@@ -33,11 +33,6 @@ impl Engine {
         self.remove_forgotten(&victims)
     }
 
-    fn missing_room(&self) -> u64 {
-        let wanted = (self.facts.spare_bytes + self.margin()).saturating_add(self.needed());
-        wanted.saturating_sub(self.budget.free())
-    }
-
     /// Takes a blob out of the index, unless it is leased or was used since it was chosen.
     fn forget_alone(&self, alone: &Alone) -> bool {
         let Alone {

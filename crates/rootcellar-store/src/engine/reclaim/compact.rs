@@ -16,7 +16,7 @@ use crate::engine::index::Entry;
 use crate::engine::lanes::Next;
 use crate::engine::options::WhenFull;
 use crate::layout::{New, Place, Region};
-use crate::{Error, Result, Verified};
+use crate::{Error, ErrorKind, Result, Verified};
 
 /// Bytes moved in one step, within which puts may have to wait.
 const STEP_BYTES: u64 = 1 << 20;
@@ -161,9 +161,17 @@ impl Engine {
         }
         for ((new, from), to) in staying.iter().zip(self.write(&news)) {
             let digest = new.blob.digest();
-            let to = to.map_err(|error| Error::io("compact", "writing a blob elsewhere", error).on(digest))?;
-            if self.index.relocate(&digest, *from, to) {
-                self.counters().moved_bytes += digest.size_bytes();
+            match to {
+                Ok(to) => {
+                    if self.index.relocate(&digest, *from, to) {
+                        self.counters().moved_bytes += digest.size_bytes();
+                    }
+                }
+                // The disk has less room than the bound says.
+                Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted => {
+                    self.forget_staying(&[(new.clone(), *from)])?;
+                }
+                Err(error) => return Err(Error::io("compact", "writing a blob elsewhere", error).on(digest)),
             }
         }
         Ok(())
@@ -173,7 +181,7 @@ impl Engine {
     fn forget_staying(&self, staying: &[(New, Place)]) -> Result<()> {
         if self.when_full == WhenFull::Refuse {
             let reason = "the room that is spared for moving blobs is taken";
-            return Err(Error::new(crate::ErrorKind::Exhausted, "compact", reason));
+            return Err(Error::new(ErrorKind::Exhausted, "compact", reason));
         }
         for (new, place) in staying {
             self.horizon.fetch_max(u64::from(self.tick()), Ordering::SeqCst);

@@ -48,11 +48,17 @@ impl Engine {
     }
 
     pub(in crate::engine) fn is_room_low(&self) -> bool {
-        self.budget.free() < self.facts.spare_bytes + self.margin() / 2
+        self.budget.free() < self.facts.spare_bytes + self.margin() / 2 || self.budget.excess() > 0
     }
 
     fn has_room(&self) -> bool {
-        self.budget.free() >= (self.facts.spare_bytes + self.margin()).saturating_add(self.needed())
+        self.missing_room() == 0
+    }
+
+    /// Bytes that have to come back.
+    fn missing_room(&self) -> u64 {
+        let wanted = (self.facts.spare_bytes + self.margin()).saturating_add(self.needed());
+        wanted.saturating_sub(self.budget.free()).max(self.budget.excess())
     }
 
     /// Makes some room if there is too little. `None` if there is nothing to do.
@@ -67,6 +73,7 @@ impl Engine {
         }
         if self.has_room() {
             self.upkeep().reclaim.plan = None;
+            self.budget.end_relief();
             self.tell_of_room();
             return self.step_merge();
         }
@@ -116,6 +123,7 @@ impl Engine {
         if self.needed() > 0 {
             tracing::warn!("no room can be made: {reason}");
         }
+        self.budget.end_relief();
         self.queue.refuse(&reason);
         self.budget.refuse(&reason);
         self.waker.wake(Lane::Commit);

@@ -125,7 +125,7 @@ impl Loose {
             }
             let path = path_of(&self.root, &digest, number);
             // Before the file is there, so that a sweep never meets one that it does not know.
-            self.sweep().note(digest, number);
+            self.sweep().note(&path);
             match self.make_file(blob, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 done => return done.map(|()| number),

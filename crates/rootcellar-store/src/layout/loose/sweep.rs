@@ -18,10 +18,10 @@ use crate::layout::{Ground, Place, Region};
 #[derive(Debug)]
 pub(super) enum Sweep {
     /// Nothing has been looked at yet. Files made since the start are noted.
-    Waiting(HashSet<(Digest, u32)>),
+    Waiting(HashSet<PathBuf>),
     Dirs {
         left: Vec<(DigestFunction, PathBuf)>,
-        made: HashSet<(Digest, u32)>,
+        made: HashSet<PathBuf>,
     },
     Done,
 }
@@ -35,11 +35,11 @@ impl Sweep {
         }
     }
 
-    /// Says that a file is being made.
-    pub(super) fn note(&mut self, digest: Digest, number: u32) {
+    /// Says that a file is being made. It need not have its size yet.
+    pub(super) fn note(&mut self, path: &Path) {
         match self {
             Self::Waiting(made) | Self::Dirs { made, .. } => {
-                made.insert((digest, number));
+                made.insert(path.to_owned());
             }
             Self::Done => {}
         }
@@ -65,9 +65,9 @@ impl Sweep {
                 Some((function, dir)) => {
                     let is_known = |digest: &Digest, number| {
                         let place = Place::new(Region::ALONE, number);
-                        made.contains(&(*digest, number)) || place.is_some_and(|place| is_live(digest, place))
+                        place.is_some_and(|place| is_live(digest, place))
                     };
-                    remove(&dir, &orphans(ground, function, &dir, is_known)?)?;
+                    remove(&dir, &orphans(ground, function, &dir, made, is_known)?)?;
                 }
                 None => *self = Self::Done,
             },
@@ -91,17 +91,21 @@ fn dirs(ground: &Ground, root: &Path) -> io::Result<Vec<(DigestFunction, PathBuf
     Ok(dirs)
 }
 
-/// The files in a directory that no log speaks of.
+/// The files in a directory that no log speaks of, and that were not made since.
 fn orphans(
     ground: &Ground,
     function: DigestFunction,
     dir: &Path,
+    made: &HashSet<PathBuf>,
     is_known: impl Fn(&Digest, u32) -> bool,
 ) -> io::Result<Vec<PathBuf>> {
     let fan = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut orphans = Vec::new();
     for file in ground.disk.list(dir)? {
         let path = dir.join(&file.name);
+        if made.contains(&path) {
+            continue;
+        }
         let size = ground.disk.open(&path, Open::Read)?.size()?;
         match parse(function, &fan, &file.name, size) {
             Some((digest, number)) if is_known(&digest, number) => {}

@@ -10,7 +10,9 @@ use crate::layout::log::{BlobEntry, Entry};
 use crate::layout::{New, Place, Region, copy_content, copy_of};
 use crate::{Content, ErrorKind};
 
-const ZEROS: [u8; SECTOR_BYTES as usize] = [0; SECTOR_BYTES as usize];
+/// What lies between a blob and the next sector.
+const ZEROS: [u8; 512] = [0; 512];
+const _: () = assert!(ZEROS.len() as u64 == SECTOR_BYTES);
 /// A pack is not made smaller than this, however little room there is, but for a smaller blob.
 const PACK_BYTES_MIN: u64 = 64 << 10;
 /// What is reserved for a log, for a start: entries of a pack of blobs of a few kilobytes.

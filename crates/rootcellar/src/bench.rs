@@ -1,0 +1,116 @@
+//! `rootcellar bench`: which workloads and layouts, and where the report goes. What is measured, and how, is `rootcellar-bench`'s.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use rootcellar_bench::figures::{Ground, QUESTIONS, Question};
+use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Mix, Report, Workload, measure};
+use rootcellar_store::layout::{LayoutKind, kind_named};
+
+use crate::cli;
+
+const LAYOUTS: [&str; 3] = ["loose", "packed", "hybrid"];
+/// A system to build in, very many small files, and what a compiler makes.
+const DEFAULT_MIXES: [&str; 3] = ["deb-root", "node-modules", "c-debug"];
+/// What everything is divided by for a quick look.
+const QUICK: u64 = 10;
+const SEED: u64 = 1;
+
+/// Measures storage layouts, and reports.
+pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
+    if options.mixes.iter().any(|mix| mix == "list") {
+        list_mixes();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let layouts = layouts(&options.layouts)?;
+    let mixes = mixes(&options.mixes)?;
+    let questions = questions(&options.only)?;
+    fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
+    let shrink = if options.quick { QUICK } else { 1 };
+    let mut report = Report::new();
+    let workload = |mix: &Mix| {
+        say(&format!("making a workload of {}: {}", mix.name, mix.origin));
+        Workload::of_mix(mix, SEED, options.size.0 / shrink)
+    };
+    let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
+    let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();
+    let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
+    if options.only.is_empty() {
+        report.samples = measure(&kinds, &workloads, &options.dir, None, say);
+    }
+    if options.figures {
+        let ground = Ground {
+            dir: &options.dir,
+            shrink,
+        };
+        for (name, question) in questions {
+            say(&format!("figures: {name}"));
+            report.figures.extend(question(&ground));
+        }
+    }
+    show(&report, options)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn layouts(names: &[String]) -> anyhow::Result<Vec<Arc<dyn LayoutKind>>> {
+    let all: Vec<String> = LAYOUTS.map(str::to_owned).to_vec();
+    let names = if names.is_empty() { &all } else { names };
+    let named = |name: &String| {
+        kind_named(name).with_context(|| format!("there is no layout {name:?}; there are {}", LAYOUTS.join(", ")))
+    };
+    names.iter().map(named).collect()
+}
+
+fn mixes(names: &[String]) -> anyhow::Result<Vec<Mix>> {
+    let default: Vec<String> = DEFAULT_MIXES.map(str::to_owned).to_vec();
+    let names = if names.is_empty() { &default } else { names };
+    let named = |name: &String| {
+        let known = MIXES.map(|mix| mix.name).join(", ");
+        Mix::named(name).with_context(|| format!("there is no mix {name:?}; there are {known}"))
+    };
+    names.iter().map(named).collect()
+}
+
+fn questions(only: &[String]) -> anyhow::Result<Vec<(&'static str, Question)>> {
+    if let Some(unknown) = only
+        .iter()
+        .find(|name| QUESTIONS.iter().all(|(known, _)| known != name))
+    {
+        let known = QUESTIONS.map(|(name, _)| name).join(", ");
+        bail!("there is no question {unknown:?}; there are {known}");
+    }
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
+    Ok(QUESTIONS.into_iter().filter(|(name, _)| is_asked(name)).collect())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
+fn list_mixes() {
+    for mix in MIXES {
+        println!("{:<14} {}", mix.name, mix.origin);
+    }
+}
+
+/// Tells a person who waits what is going on.
+#[expect(clippy::print_stderr, reason = "progress goes to standard error")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
+fn show(report: &Report, options: &cli::BenchLayouts) -> anyhow::Result<()> {
+    print!("{}", report.to_text());
+    if let Some(file) = &options.json {
+        write(file, &report.to_json())?;
+    }
+    if let Some(file) = &options.html {
+        write(file, &report.to_html())?;
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
