@@ -13,7 +13,7 @@ use rootcellar_digest::Digest;
 
 use crate::blob::is_damage;
 use crate::budget::Budget;
-use crate::engine::check::{Check, Means, check};
+use crate::engine::check::{Check, check};
 use crate::engine::home::{Home, layout_of};
 use crate::engine::index::{Entry, Flags, Index};
 use crate::io::{Disk, DryRunDisk, OsDisk};
@@ -232,7 +232,7 @@ impl Subject {
 
     fn check_one(&mut self, blob: &Stored, findings: &mut Findings) -> Result<()> {
         let outcome = self.layout.open(&blob.digest, blob.place);
-        let outcome = match outcome.and_then(|extent| check(blob.digest, &extent, Means::Digest)) {
+        let outcome = match outcome.and_then(|extent| check(blob.digest, &extent)) {
             Ok(outcome) => outcome,
             Err(error) if is_damage(&error) || error.kind() == io::ErrorKind::NotFound => {
                 Check::Damaged(error.to_string())
@@ -240,7 +240,7 @@ impl Subject {
             Err(error) => return Err(Error::io("fsck", "reading a blob", error).on(blob.digest)),
         };
         match outcome {
-            Check::Whole => return self.note_whole(blob, findings),
+            Check::Whole(checksum) => return self.note_whole(blob, checksum, findings),
             Check::Damaged(reason) if blob.is_certain => self.report.damaged.push((blob.digest, reason)),
             Check::Damaged(_) => self.report.torn.push(blob.digest),
         }
@@ -248,10 +248,10 @@ impl Subject {
         Ok(())
     }
 
-    fn note_whole(&mut self, blob: &Stored, findings: &mut Findings) -> Result<()> {
+    fn note_whole(&mut self, blob: &Stored, checksum: u32, findings: &mut Findings) -> Result<()> {
         let entry = Entry {
             place: blob.place,
-            checksum: blob.checksum,
+            checksum,
             used: blob.used,
             flags: Flags::VERIFIED,
         };

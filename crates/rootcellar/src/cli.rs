@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rootcellar_digest::{Digest, DigestFunction};
 
+use crate::config::Layout;
 use crate::size::Size;
 
 /// A content-addressed store and Remote Execution API server.
@@ -137,7 +138,12 @@ The configuration file holds the same settings:
   dir = \"/srv/rootcellar\"
   max_size = \"200GiB\"
   digest_functions = [\"sha256\", \"blake3\"]
-  durability = \"interval\"        # or \"always\", or \"none\"
+  layout = \"hybrid\"              # or \"loose\", or \"packed\"; a store keeps the layout it was made with
+  durability = \"interval\"        # or \"always\", or \"none\": what a crash of the machine may take
+  sync_interval_ms = 1000        # for \"interval\": at most so much is lost
+  min_lifetime_seconds = 10800   # how long a blob stays after its last use
+  when_full = \"shorten\"          # or \"refuse\": what gives way when the store is full of younger blobs
+  scrub_rate = \"8MiB\"            # read in a second to find what has rotted; \"0\" reads nothing
   default_timeout_seconds = 21600  # of actions that set none
   max_timeout_seconds = 86400      # actions that ask for more are refused
   abandon_after_seconds = 60       # actions whose client went away are cancelled after that
@@ -159,6 +165,10 @@ pub(crate) struct Serve {
     /// How much may be stored, such as 50GiB; what was used longest ago goes first [default: 50GiB].
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_size: Option<Size>,
+
+    /// How a new store lays blobs out: a store that is there keeps its own [default: hybrid].
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) layout: Option<Layout>,
 
     /// How many actions run at a time [default: one for each core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]

@@ -18,6 +18,11 @@ const DEFAULT_MAX_SIZE: Size = Size(50 << 30);
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(6);
 /// Clients whose stream broke come back within seconds; one that was killed never does.
 const DEFAULT_ABANDON_AFTER: Duration = Duration::from_secs(60);
+/// As much as a person repeats without noticing.
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Longer than clients trust what they were told at the begin of a build.
+const DEFAULT_MIN_LIFETIME: Duration = Duration::from_hours(3);
+const DEFAULT_SCRUB_RATE: Size = Size(8 << 20);
 const DEFAULT_TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// All settings, decided.
@@ -30,7 +35,14 @@ pub(crate) struct Config {
     pub(crate) execution: bool,
     pub(crate) allow_network: bool,
     pub(crate) digest_functions: Vec<DigestFunction>,
+    /// How a new store lays blobs out; `None` leaves it to the default. A store that is there keeps its own.
+    pub(crate) layout: Option<Layout>,
     pub(crate) durability: Durability,
+    pub(crate) sync_interval: Duration,
+    pub(crate) min_lifetime: Duration,
+    pub(crate) when_full: WhenFull,
+    /// Bytes that the scrub reads in a second; zero is no scrub.
+    pub(crate) scrub_rate: Size,
     pub(crate) default_timeout: Duration,
     pub(crate) max_timeout: Duration,
     pub(crate) abandon_after: Duration,
@@ -46,6 +58,37 @@ pub(crate) enum Durability {
     None,
 }
 
+/// Where blobs lie in the store's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Layout {
+    /// A file for each blob.
+    Loose,
+    /// Blobs one behind the other in large files.
+    Packed,
+    /// Small blobs in packs, larger ones in files.
+    Hybrid,
+}
+
+impl Layout {
+    /// The name by which the store knows it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Loose => "loose",
+            Self::Packed => "packed",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// What gives way when blobs younger than the least lifetime fill the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WhenFull {
+    Shorten,
+    Refuse,
+}
+
 /// What the file can hold. A field that is missing is decided by the default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +101,12 @@ struct File {
     allow_network: Option<bool>,
     insecure: Option<bool>,
     digest_functions: Option<Vec<String>>,
+    layout: Option<Layout>,
     durability: Option<Durability>,
+    sync_interval_ms: Option<u64>,
+    min_lifetime_seconds: Option<u64>,
+    when_full: Option<WhenFull>,
+    scrub_rate: Option<Size>,
     default_timeout_seconds: Option<u64>,
     max_timeout_seconds: Option<u64>,
     abandon_after_seconds: Option<u64>,
@@ -67,7 +115,7 @@ struct File {
 }
 
 /// The fields of [`File`], for the suggestion when a key is misspelled.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 18] = [
     "listen",
     "dir",
     "max_size",
@@ -76,7 +124,12 @@ const KEYS: [&str; 13] = [
     "allow_network",
     "insecure",
     "digest_functions",
+    "layout",
     "durability",
+    "sync_interval_ms",
+    "min_lifetime_seconds",
+    "when_full",
+    "scrub_rate",
     "default_timeout_seconds",
     "max_timeout_seconds",
     "abandon_after_seconds",
@@ -115,7 +168,12 @@ impl Config {
             execution: !options.no_execution && file.execution.unwrap_or(true),
             allow_network: options.allow_network || file.allow_network.unwrap_or(false),
             digest_functions: digest_functions(file.digest_functions)?,
+            layout: options.layout.or(file.layout),
             durability: file.durability.unwrap_or(Durability::Interval),
+            sync_interval: sync_interval(file.sync_interval_ms)?,
+            min_lifetime: seconds(file.min_lifetime_seconds, DEFAULT_MIN_LIFETIME),
+            when_full: file.when_full.unwrap_or(WhenFull::Shorten),
+            scrub_rate: file.scrub_rate.unwrap_or(DEFAULT_SCRUB_RATE),
             default_timeout: seconds(file.default_timeout_seconds, DEFAULT_TIMEOUT),
             max_timeout: seconds(file.max_timeout_seconds, DEFAULT_TIMEOUT_MAX),
             abandon_after: seconds(file.abandon_after_seconds, DEFAULT_ABANDON_AFTER),
@@ -148,6 +206,14 @@ impl File {
             bail!("there is no setting {key:?}; the nearest is {:?}", nearest(key));
         }
         Ok(toml::from_str(text)?)
+    }
+}
+
+fn sync_interval(ms: Option<u64>) -> anyhow::Result<Duration> {
+    match ms {
+        Some(0) => bail!("sync_interval_ms: at least 1; durability = \"always\" syncs every put"),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Ok(DEFAULT_SYNC_INTERVAL),
     }
 }
 

@@ -14,49 +14,28 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// What reading a blob showed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// The bytes are the blob's.
-    Whole,
+    /// The bytes are the blob's. This is their checksum, by which they are known again from now on.
+    Whole(u32),
     /// They are not, or cannot be read.
     Damaged(String),
 }
 
-/// By what bytes are known again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Means {
-    /// By their digest, which nobody can forge.
-    Digest,
-    /// By this checksum, which is ten times as fast.
-    Checksum(u32),
-}
-
-/// Reads and checks all of a blob. Blocks.
+/// Reads and hashes all of a blob. Blocks.
 ///
 /// # Errors
 /// Those that say nothing about the content.
-pub(crate) fn check(digest: Digest, extent: &Extent, means: Means) -> io::Result<Check> {
-    match means {
-        Means::Digest => {
-            let mut hasher = Hasher::new(digest.function(), digest.size_bytes());
-            let read = read_all(&*extent.file, extent.at, digest.size_bytes(), |piece| {
-                hasher.update(piece);
-            })?;
-            Ok(read.unwrap_or_else(|| match hasher.finish() {
-                Ok(found) if found == digest => Check::Whole,
-                Ok(found) => Check::Damaged(format!("the content has the digest {found}")),
-                Err(error) => Check::Damaged(error.to_string()),
-            }))
-        }
-        Means::Checksum(expected) => {
-            let mut checksummer = Checksummer::default();
-            let read = read_all(&*extent.file, extent.at, digest.size_bytes(), |piece| {
-                checksummer.update(piece);
-            })?;
-            Ok(read.unwrap_or_else(|| match checksummer.finish() {
-                found if found == expected => Check::Whole,
-                found => Check::Damaged(format!("the content has the checksum {found:08x}, not {expected:08x}")),
-            }))
-        }
-    }
+pub(crate) fn check(digest: Digest, extent: &Extent) -> io::Result<Check> {
+    let mut hasher = Hasher::new(digest.function(), digest.size_bytes());
+    let mut checksummer = Checksummer::default();
+    let damage = read_all(&*extent.file, extent.at, digest.size_bytes(), |piece| {
+        hasher.update(piece);
+        checksummer.update(piece);
+    })?;
+    Ok(damage.unwrap_or_else(|| match hasher.finish() {
+        Ok(found) if found == digest => Check::Whole(checksummer.finish()),
+        Ok(found) => Check::Damaged(format!("the content has the digest {found}")),
+        Err(error) => Check::Damaged(error.to_string()),
+    }))
 }
 
 /// Shows all bytes to `see`, or tells why they cannot be read.

@@ -221,7 +221,7 @@ impl Engine {
             place,
             checksum: new.blob.checksum(),
             used: new.used,
-            flags: Flags::VERIFIED,
+            flags: Flags::VERIFIED.with(Flags::CHECKSUMMED),
         };
         self.index.insert(&digest, entry)?;
         Ok(())

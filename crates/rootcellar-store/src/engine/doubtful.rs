@@ -1,8 +1,10 @@
 //! After a power cut: what the last sync may not have covered is absent until it was hashed.
 
+use std::io;
+
 use rootcellar_digest::Digest;
 
-use super::check::{Check, Means, check};
+use super::check::{Check, check};
 use super::core::Engine;
 use super::index::{Entry, Flags};
 use super::lanes::Next;
@@ -21,8 +23,8 @@ impl Engine {
             let Some(stored) = self.next_doubtful() else {
                 break;
             };
-            match self.is_whole(&stored) {
-                Ok(is_whole) => self.resolve(&stored, is_whole, &mut gone),
+            match self.check_doubtful(&stored) {
+                Ok(checked) => self.resolve(&stored, checked, &mut gone),
                 Err(error) => {
                     tracing::warn!(digest = %stored.digest, %error, "a blob cannot be checked now");
                     self.doubtful().blobs.push(stored);
@@ -46,24 +48,28 @@ impl Engine {
         self.doubtful().blobs.pop()
     }
 
-    fn is_whole(&self, stored: &Stored) -> std::io::Result<bool> {
+    /// The checksum of a blob, if it is whole.
+    fn check_doubtful(&self, stored: &Stored) -> io::Result<Option<u32>> {
         let extent = match self.layout.open(&stored.digest, stored.place) {
             Ok(extent) => extent,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_damage(&error) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(check(stored.digest, &extent, Means::Digest)? == Check::Whole)
+        Ok(match check(stored.digest, &extent)? {
+            Check::Whole(checksum) => Some(checksum),
+            Check::Damaged(_) => None,
+        })
     }
 
     /// Enters a blob that turned out to be whole, unless it came anew meanwhile.
-    fn resolve(&self, stored: &Stored, is_whole: bool, gone: &mut Vec<(Digest, Place)>) {
+    fn resolve(&self, stored: &Stored, checked: Option<u32>, gone: &mut Vec<(Digest, Place)>) {
         let Stored { digest, place, .. } = *stored;
-        if !is_whole {
+        let Some(checksum) = checked else {
             tracing::info!(%digest, "dropping a blob that a power cut has torn");
             self.counters().damaged_blobs += 1;
             gone.push((digest, place));
             return;
-        }
+        };
         if self.index.get(&digest).is_some() {
             // It came anew, to another place: a doubtful one is given to nobody.
             gone.push((digest, place));
@@ -71,9 +77,9 @@ impl Engine {
         }
         let entry = Entry {
             place,
-            checksum: stored.checksum,
+            checksum,
             used: stored.used.max(1),
-            flags: Flags::VERIFIED,
+            flags: Flags::VERIFIED.with(Flags::CHECKSUMMED),
         };
         if let Err(error) = self.index.insert(&digest, entry) {
             tracing::warn!(%error, "a blob does not fit into the index");
@@ -82,7 +88,7 @@ impl Engine {
         self.doubtful().places.remove(&(digest, place));
     }
 
-    fn remove_resolved(&self, gone: &[(Digest, Place)]) -> std::io::Result<()> {
+    fn remove_resolved(&self, gone: &[(Digest, Place)]) -> io::Result<()> {
         if gone.is_empty() {
             return Ok(());
         }

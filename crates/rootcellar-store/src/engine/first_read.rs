@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rootcellar_digest::Digest;
 use tokio::sync::watch;
 
-use super::check::{Check, Means, check};
+use super::check::{Check, check};
 use super::core::Engine;
 use super::index::{Entry, Flags};
 use crate::{Error, ErrorKind, Result};
@@ -102,9 +102,9 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        match check(digest, &extent, Means::Digest) {
-            Ok(Check::Whole) => {
-                self.index.set_verified(&digest, entry.place);
+        match check(digest, &extent) {
+            Ok(Check::Whole(checksum)) => {
+                self.index.set_verified(&digest, entry.place, checksum);
                 Ok(())
             }
             Ok(Check::Damaged(reason)) => {
@@ -118,9 +118,9 @@ impl Engine {
     /// Looks again at a blob that could not be read, and drops it if it is damaged or gone. Blocks.
     pub(super) fn look_again(&self, digest: Digest, entry: Entry) {
         let outcome = self.layout.open(&digest, entry.place);
-        let outcome = outcome.and_then(|extent| check(digest, &extent, Means::Digest));
+        let outcome = outcome.and_then(|extent| check(digest, &extent));
         match outcome {
-            Ok(Check::Whole) => {}
+            Ok(Check::Whole(_)) => {}
             Ok(Check::Damaged(reason)) => self.drop_damaged(digest, entry.place, &reason),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.drop_damaged(digest, entry.place, "its file is gone");

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rootcellar_digest::Digest;
 
 use super::core::Engine;
-use super::index::{Entry, ShardNumber};
+use super::index::{Entry, Flags, ShardNumber};
 use super::lanes::Next;
 use super::options::Scrub;
 use super::statistics::ScrubProgress;
@@ -179,6 +179,11 @@ impl Engine {
     fn begin_reading(&self, digest: Digest, entry: Entry) -> Option<Reading> {
         // It may have been moved or evicted since the part was begun.
         self.index.get(&digest).filter(|now| now.place == entry.place)?;
+        if !entry.flags.has(Flags::CHECKSUMMED) {
+            // What is damaged is dropped, and told in the log.
+            let _checked = self.check_first(digest);
+            return None;
+        }
         match self.layout.open(&digest, entry.place) {
             Ok(extent) => Some(Reading {
                 digest,

@@ -236,9 +236,9 @@ impl<'a> Found<'a> {
         }
         let entry = Entry {
             place: stored.place,
-            checksum: stored.checksum,
+            checksum: stored.checksum.unwrap_or(0),
             used: stored.used.max(1),
-            flags: Flags::default(),
+            flags: stored.checksum.map_or(Flags::default(), |_| Flags::CHECKSUMMED),
         };
         self.index.insert(&stored.digest, entry)?;
         Ok(())

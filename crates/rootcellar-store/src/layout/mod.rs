@@ -104,8 +104,8 @@ pub struct Stored {
     pub digest: Digest,
     /// Where it lies.
     pub place: Place,
-    /// The checksum of its bytes.
-    pub checksum: u32,
+    /// The checksum of its bytes, if the layout remembers it.
+    pub checksum: Option<u32>,
     /// When it was used last, as far as was written with it.
     pub used: u32,
     /// Whether its bytes are there for sure. If not, a power cut may have taken some of them.

@@ -16,9 +16,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rootcellar_grpc::server::{ExecutionOptions, Served, Services, Transport};
 use rootcellar_reapi::{ActionCache, ActionCacheOptions, ActionLimits, AssetIndex, AssetOptions, Functions};
+use rootcellar_store::layout::kind_named;
 use rootcellar_store::{
     ByteCounter, Clock, DiskOptions, DiskRecords, DiskStore, Durability, LocalStore as _, Records, RecordsOptions,
-    SystemClock,
+    Scrub, SystemClock, WhenFull,
 };
 use tokio::net::TcpListener;
 
@@ -124,12 +125,7 @@ impl Storage {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opening = || format!("opening the store in {}", config.dir.display());
         let others = ByteCounter::default();
-        let options = DiskOptions {
-            bytes_max: config.max_size.0,
-            durability: durability(config.durability),
-            others: others.clone(),
-            ..DiskOptions::default()
-        };
+        let options = disk_options(config, others.clone()).with_context(opening)?;
         let blobs = Arc::new(
             DiskStore::open(&config.dir, options, clock.clone())
                 .await
@@ -158,6 +154,36 @@ impl Storage {
         self.records.close().await.context("closing the records")?;
         self.blobs.close().await.context("closing the store")
     }
+}
+
+/// What the configuration says of the store. A store that is there keeps its layout, unless another one is asked for by name.
+fn disk_options(config: &Config, others: ByteCounter) -> anyhow::Result<DiskOptions> {
+    let defaults = DiskOptions::default();
+    let layout = match config.layout {
+        Some(layout) => layout.name().to_owned(),
+        None => DiskStore::layout_of(&config.dir)?.unwrap_or_else(|| defaults.layout.name().to_owned()),
+    };
+    let unknown = || format!("it has the layout {layout:?}, which this program does not know");
+    Ok(DiskOptions {
+        layout: kind_named(&layout).with_context(unknown)?,
+        bytes_max: config.max_size.0,
+        durability: match config.durability {
+            config::Durability::Always => Durability::Always,
+            config::Durability::Interval => Durability::Interval(config.sync_interval),
+            config::Durability::None => Durability::None,
+        },
+        min_lifetime: config.min_lifetime,
+        when_full: match config.when_full {
+            config::WhenFull::Shorten => WhenFull::Shorten,
+            config::WhenFull::Refuse => WhenFull::Refuse,
+        },
+        scrub: (config.scrub_rate.0 > 0).then(|| Scrub {
+            bytes_per_second: config.scrub_rate.0,
+            ..Scrub::default()
+        }),
+        others,
+        ..defaults
+    })
 }
 
 fn services(config: &Config, storage: &Storage, execution: Option<&Execution>) -> anyhow::Result<Services> {
@@ -200,14 +226,6 @@ fn action_limits(config: &Config) -> ActionLimits {
 fn records_durability(configured: config::Durability) -> Durability {
     match configured {
         config::Durability::Always | config::Durability::Interval => Durability::Always,
-        config::Durability::None => Durability::None,
-    }
-}
-
-fn durability(configured: config::Durability) -> Durability {
-    match configured {
-        config::Durability::Always => Durability::Always,
-        config::Durability::Interval => Durability::default(),
         config::Durability::None => Durability::None,
     }
 }

@@ -87,13 +87,18 @@ impl Index {
         })
     }
 
-    /// Notes that the content of the blob at this place was hashed.
-    pub(super) fn set_verified(&self, digest: &Digest, place: Place) {
+    /// Notes that the content of the blob at this place was hashed, and what checksum it has.
+    pub(super) fn set_verified(&self, digest: &Digest, place: Place, checksum: u32) {
         self.with(digest, |shard, id, hash_len| {
             let entry = shard.entry(id, hash_len);
             if entry.place == place {
-                let flags = entry.flags.with(Flags::VERIFIED);
-                shard.replace(id, hash_len, Entry { flags, ..entry });
+                let flags = entry.flags.with(Flags::VERIFIED).with(Flags::CHECKSUMMED);
+                let verified = Entry {
+                    checksum,
+                    flags,
+                    ..entry
+                };
+                shard.replace(id, hash_len, verified);
             }
         });
     }

@@ -45,6 +45,8 @@ impl Flags {
     pub(crate) const VERIFIED: Self = Self(1);
     /// It was used since the layout was told when it was used.
     pub(crate) const TOUCHED: Self = Self(2);
+    /// Its checksum is known. So it is of everything that is verified.
+    pub(crate) const CHECKSUMMED: Self = Self(4);
 
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

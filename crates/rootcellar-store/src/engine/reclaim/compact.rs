@@ -10,9 +10,9 @@ use bytes::Bytes;
 use rootcellar_digest::Digest;
 
 use crate::checksum::checksum;
-use crate::engine::check::{Check, Means, check};
+use crate::engine::check::{Check, check};
 use crate::engine::core::Engine;
-use crate::engine::index::Entry;
+use crate::engine::index::{Entry, Flags};
 use crate::engine::lanes::Next;
 use crate::engine::options::WhenFull;
 use crate::layout::{New, Place, Region};
@@ -137,14 +137,19 @@ impl Engine {
     fn read_to_move(&self, digest: Digest, entry: Entry) -> Option<New> {
         let extent = self.layout.open(&digest, entry.place).ok()?;
         let blob = if digest.size_bytes() > STEP_BYTES {
-            let checked = check(digest, &extent, Means::Checksum(entry.checksum));
-            let is_right = matches!(checked, Ok(Check::Whole));
-            is_right.then(|| Verified::from_part(digest, entry.checksum, extent.file, extent.at))
+            match check(digest, &extent) {
+                Ok(Check::Whole(checksum)) => Some(Verified::from_part(digest, checksum, extent.file, extent.at)),
+                Ok(Check::Damaged(_)) | Err(_) => None,
+            }
         } else {
             let mut bytes = vec![0; usize::try_from(digest.size_bytes()).expect("a small blob")];
             let read = extent.file.read_at(&mut bytes, extent.at);
-            let is_right = read.is_ok() && checksum(&bytes) == entry.checksum;
-            is_right.then(|| Verified::from_memory(digest, entry.checksum, Bytes::from(bytes)))
+            let checksum = checksum(&bytes);
+            let is_right = match entry.flags.has(Flags::VERIFIED) {
+                true => checksum == entry.checksum,
+                false => Digest::of(digest.function(), &bytes) == digest,
+            };
+            (read.is_ok() && is_right).then(|| Verified::from_memory(digest, checksum, Bytes::from(bytes)))
         };
         if blob.is_none() {
             self.look_again(digest, entry);

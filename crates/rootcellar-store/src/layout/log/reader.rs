@@ -32,7 +32,7 @@ impl BlobEntry {
         Stored {
             digest: self.digest,
             place,
-            checksum: self.checksum,
+            checksum: Some(self.checksum),
             used: self.used,
             is_certain: log.is_certain(position),
             is_promised: log.is_promised,
