@@ -25,8 +25,8 @@ use crate::layout::{New, Place};
 use crate::{Content, Error, ErrorKind, Result, Verified};
 
 /// A commit takes requests until it has so much: some milliseconds of writing.
-const COMMIT_BYTES: u64 = 16 << 20;
-const COMMIT_BLOBS: usize = 8192;
+pub(super) const COMMIT_BYTES: u64 = 16 << 20;
+pub(super) const COMMIT_BLOBS: usize = 8192;
 
 /// Blobs that are put together, none of them empty.
 #[derive(Debug)]
@@ -122,6 +122,16 @@ struct Batch {
     at: DigestMap<usize>,
 }
 
+impl Batch {
+    /// Puts the smallest blobs first.
+    fn order_by_size(&mut self) {
+        self.news.sort_by_key(|new| new.blob.digest().size_bytes());
+        for (at, new) in self.news.iter().enumerate() {
+            self.at.insert(new.blob.digest(), at);
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn step_commit(&self) -> Next {
         let (mut requests, refusal) = self.queue.take();
@@ -140,7 +150,7 @@ impl Engine {
             let Some(last) = requests.pop() else { break };
             let is_first = requests.is_empty();
             if let (true, Some(reason)) = (is_first, &refusal) {
-                last.refuse(|| Error::new(ErrorKind::Exhausted, "put", reason.clone()));
+                self.commit_what_fits(last, reason);
                 return Next::Again;
             }
             self.queue.put_back(vec![last], needs);
@@ -155,6 +165,20 @@ impl Engine {
         answer_all(requests, &batch, &outcomes);
         self.wake_upkeep_if_low();
         Next::Again
+    }
+
+    /// Stores what there is room for of a request, now that no more room can be made: the smallest blobs, which are the most.
+    fn commit_what_fits(&self, request: Request, reason: &str) {
+        let mut batch = self.batch(std::slice::from_ref(&request));
+        batch.order_by_size();
+        let room = self.budget.room();
+        let counts: Vec<usize> = (1..=batch.news.len()).collect();
+        let fitting = counts.partition_point(|count| self.growth(&batch.news[..*count]) <= room);
+        let refused = batch.news.split_off(fitting);
+        let refuse = |new: New| Err(Error::new(ErrorKind::Exhausted, "put", reason).on(new.blob.digest()));
+        let mut outcomes = self.commit(&batch);
+        outcomes.extend(refused.into_iter().map(refuse));
+        answer_all(vec![request], &batch, &outcomes);
     }
 
     /// What of `requests` is not stored yet.

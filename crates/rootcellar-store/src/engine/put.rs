@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::commit::Request;
+use super::commit::{COMMIT_BLOBS, COMMIT_BYTES, Request};
 use super::core::Engine;
 use super::lanes::Lane;
 use crate::{Content, Error, ErrorKind, Result, Verified};
@@ -31,8 +31,13 @@ impl Engine {
                 Err(error) => outcomes[at] = Err(error),
             }
         }
-        for (at, outcome) in items.into_iter().zip(self.submit(ready).wait().await) {
-            outcomes[at] = outcome;
+        let submitted: Vec<Submitted> = portions(ready).into_iter().map(|blobs| self.submit(blobs)).collect();
+        let mut items = items.into_iter();
+        for portion in submitted {
+            // In this order: a zip takes one more of what comes first.
+            for (outcome, at) in portion.wait().await.into_iter().zip(items.by_ref()) {
+                outcomes[at] = outcome;
+            }
         }
         outcomes
     }
@@ -72,6 +77,23 @@ impl Engine {
         self.waker.wake(Lane::Commit);
         Submitted { count, outcomes }
     }
+}
+
+/// Cuts what is put into requests of which a commit takes one or more, so that no more room is needed at once than for one of them.
+fn portions(blobs: Vec<Verified>) -> Vec<Vec<Verified>> {
+    let mut portions = Vec::with_capacity(1);
+    let (mut portion, mut bytes) = (Vec::new(), 0);
+    for blob in blobs {
+        let size = blob.digest().size_bytes();
+        if !portion.is_empty() && (bytes + size > COMMIT_BYTES || portion.len() == COMMIT_BLOBS) {
+            portions.push(std::mem::take(&mut portion));
+            bytes = 0;
+        }
+        bytes += size;
+        portion.push(blob);
+    }
+    portions.push(portion);
+    portions
 }
 
 /// Blobs that wait for a commit.
