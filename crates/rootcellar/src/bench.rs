@@ -31,14 +31,14 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let shrink = if options.quick { QUICK } else { 1 };
     let mut report = Report::new();
-    let workload = |mix: &Mix| {
-        say(&format!("making a workload of {}: {}", mix.name, mix.origin));
-        Workload::of_mix(mix, SEED, options.size.0 / shrink)
-    };
-    let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
-    let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();
-    let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
     if options.only.is_empty() {
+        let workload = |mix: &Mix| {
+            say(&format!("making a workload of {}: {}", mix.name, mix.origin));
+            Workload::of_mix(mix, SEED, options.size.0 / shrink)
+        };
+        let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
+        let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();
+        let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
         report.samples = measure(&kinds, &workloads, &options.dir, None, say);
     }
     if options.figures {

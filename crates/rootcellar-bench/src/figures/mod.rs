@@ -5,6 +5,7 @@
 
 mod action_cache;
 mod always;
+mod full;
 mod get;
 mod large;
 mod million;
@@ -23,12 +24,13 @@ use crate::report::Figure;
 pub type Question = fn(&Ground<'_>) -> Vec<Figure>;
 
 /// What is asked, by a name for the command line.
-pub const QUESTIONS: [(&str, Question); 6] = [
+pub const QUESTIONS: [(&str, Question); 7] = [
     ("put", put::figures),
     ("always", always::figures),
     ("get", get::figures),
     ("million", million::figures),
     ("large", large::figures),
+    ("full", full::figures),
     ("action-cache", action_cache::figures),
 ];
 
