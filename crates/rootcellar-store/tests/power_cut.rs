@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rootcellar_store::Durability;
 use rootcellar_store::layout::{HybridKind, LayoutKind, LooseKind, PackedKind};
-use rootcellar_store::testing::check_power_cuts;
+use rootcellar_store::testing::{SimulatedDisk, check_power_cuts, check_power_cuts_on};
 
-/// Workloads for each layout and mode. A thousand of them are some ten thousand crashes.
-const WORKLOADS: u64 = 100;
+/// Workloads for each layout and mode: some 80,000 crashes.
+const WORKLOADS: u64 = 300;
 const FIRST: &str = "ROOTCELLAR_SEED";
 
 fn check(layout: impl LayoutKind, durability: Durability) {
@@ -63,4 +65,51 @@ fn hybrid_interval() {
 #[test]
 fn hybrid_none() {
     check(HYBRID, Durability::None);
+}
+
+/// A proof that does not notice a missing sync proves nothing: on a disk that leaves out some, promises are broken, and soon.
+#[test]
+fn a_disk_that_leaves_out_syncs_is_found_out() {
+    let ignored: [(&str, fn(&Path) -> bool); 7] = [
+        ("packs", |path| lies_in(path, "packs") && has_extension(path, "data")),
+        ("logs of packs", |path| {
+            lies_in(path, "packs") && has_extension(path, "log")
+        }),
+        ("names of packs", |path| path.ends_with("packs")),
+        ("files", |path| path.starts_with("/store/loose") && !is_short(path)),
+        ("names of files", |path| {
+            path.starts_with("/store/loose") && is_short(path)
+        }),
+        ("logs of files", |path| lies_in(path, "loose.logs")),
+        ("names of logs of files", |path| path.ends_with("loose.logs")),
+    ];
+    for durability in [Durability::Always, SECOND] {
+        for (name, is_ignored) in ignored {
+            let new_disk = |seed| SimulatedDisk::new(seed).ignoring_syncs_of(is_ignored);
+            let is_noticed = (0..UNSYNCED_WORKLOADS).any(|seed| is_broken_on(new_disk, durability, seed));
+            assert!(is_noticed, "{durability:?}: nothing happens if {name} are not synced");
+        }
+    }
+}
+
+/// Workloads within which a missing sync is noticed.
+const UNSYNCED_WORKLOADS: u64 = 20;
+
+fn is_broken_on(new_disk: impl Fn(u64) -> SimulatedDisk, durability: Durability, seed: u64) -> bool {
+    let layout: Arc<dyn LayoutKind> = Arc::new(HYBRID);
+    let run = || check_power_cuts_on(new_disk, &layout, durability, seed..seed + 1);
+    catch_unwind(AssertUnwindSafe(run)).is_err()
+}
+
+fn lies_in(path: &Path, dir: &str) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with(dir))
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
+/// Whether it is a directory of blobs' files, named for two digits.
+fn is_short(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.len() == 2)
 }

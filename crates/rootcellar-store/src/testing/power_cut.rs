@@ -13,6 +13,7 @@
 //! A store opened after a crash is used a little and crashed again.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,11 +37,24 @@ const INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Panics
 /// Names the seed, the moment, and the promise that is broken.
-pub fn check_power_cuts(layout: &Arc<dyn LayoutKind>, durability: Durability, seeds: std::ops::Range<u64>) {
+pub fn check_power_cuts(layout: &Arc<dyn LayoutKind>, durability: Durability, seeds: Range<u64>) {
+    check_power_cuts_on(SimulatedDisk::new, layout, durability, seeds);
+}
+
+/// As [`check_power_cuts`], on disks that `new_disk` makes of seeds.
+///
+/// # Panics
+/// As [`check_power_cuts`].
+pub fn check_power_cuts_on(
+    new_disk: impl Fn(u64) -> SimulatedDisk,
+    layout: &Arc<dyn LayoutKind>,
+    durability: Durability,
+    seeds: Range<u64>,
+) {
     let mut sum = Tally::default();
     let workloads = seeds.end - seeds.start;
     for seed in seeds {
-        let tally = Simulation::new(layout.clone(), durability, seed).run();
+        let tally = Simulation::new(&new_disk, layout.clone(), durability, seed).run();
         sum.crashes += tally.crashes;
         sum.evicted_blobs += tally.evicted_blobs;
         sum.compacted_regions += tally.compacted_regions;
@@ -92,9 +106,14 @@ struct Tally {
 }
 
 impl Simulation {
-    fn new(layout: Arc<dyn LayoutKind>, durability: Durability, seed: u64) -> Self {
+    fn new(
+        new_disk: impl Fn(u64) -> SimulatedDisk,
+        layout: Arc<dyn LayoutKind>,
+        durability: Durability,
+        seed: u64,
+    ) -> Self {
         let mut chance = Seeded::new(seed);
-        let disk = SimulatedDisk::new(chance.number());
+        let disk = new_disk(chance.number());
         let blobs = (0..BLOBS).map(|_| blob(&mut chance)).collect();
         Self {
             layout,

@@ -56,6 +56,8 @@ struct World {
     boot: u64,
     seed: u64,
     fault: Option<Fault>,
+    /// What is never synced, although the disk says so.
+    is_ignored: Option<fn(&Path) -> bool>,
     locked: bool,
     /// Calls that change something.
     changes_made: u64,
@@ -212,10 +214,19 @@ impl SimulatedDisk {
             boot: 1,
             seed,
             fault: None,
+            is_ignored: None,
             locked: false,
             changes_made: 0,
             watcher: None,
         })))
+    }
+
+    /// A disk that does not sync the files and directories that `is_ignored` picks, and says that it did. What is built on a sync
+    /// must break on it: a proof that does not notice proves nothing.
+    #[must_use]
+    pub fn ignoring_syncs_of(self, is_ignored: fn(&Path) -> bool) -> Self {
+        self.world().is_ignored = Some(is_ignored);
+        self
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -337,6 +348,7 @@ impl World {
             boot,
             seed: self.seed,
             fault: None,
+            is_ignored: self.is_ignored,
             locked: false,
             changes_made: 0,
             watcher: None,
@@ -362,6 +374,15 @@ impl World {
             Some(Fault::NoSync) => Err(rustix::io::Errno::IO.into()),
             _ => Ok(()),
         }
+    }
+
+    fn ignores_sync_of(&self, path: &Path) -> bool {
+        self.is_ignored.is_some_and(|is_ignored| is_ignored(path))
+    }
+
+    fn ignores_sync_of_file(&self, file: u64) -> bool {
+        let mut names = self.names.files.iter().filter(|(_, named)| **named == file);
+        names.any(|(path, _)| self.ignores_sync_of(path))
     }
 
     fn make(&mut self, change: Change) {
@@ -476,6 +497,9 @@ impl Disk for SimulatedDisk {
         if !world.has_dir(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        if world.ignores_sync_of(path) {
+            return Ok(());
+        }
         let (synced, left): (Vec<Change>, Vec<Change>) = std::mem::take(&mut world.changes)
             .into_iter()
             .partition(|change| change.is_in(path));
@@ -575,7 +599,9 @@ impl DiskFile for OpenFile {
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.change()?;
         world.check_sync()?;
-        world.node(self.file).sync();
+        if !world.ignores_sync_of_file(self.file) {
+            world.node(self.file).sync();
+        }
         Ok(())
     }
 
