@@ -33,7 +33,6 @@ pub(super) struct Compaction {
     median: u32,
     /// What is in it, in the order of the disk, those that come first last.
     blobs: Vec<(Digest, Place)>,
-    has_moved: bool,
 }
 
 impl Engine {
@@ -50,18 +49,13 @@ impl Engine {
             }
         });
         blobs.sort_unstable_by_key(|(_, place)| std::cmp::Reverse(place.offset()));
-        self.upkeep().reclaim.compaction = Some(Compaction {
-            region,
-            median,
-            blobs,
-            has_moved: false,
-        });
+        self.upkeep().reclaim.compaction = Some(Compaction { region, median, blobs });
         Next::Again
     }
 
     pub(super) fn go_on_compacting(&self, mut compaction: Compaction) -> Next {
         if compaction.blobs.is_empty() {
-            return self.end_compaction(&compaction);
+            return self.end_compaction(compaction.region);
         }
         match self.move_some(&mut compaction) {
             Ok(()) => {
@@ -85,14 +79,13 @@ impl Engine {
         self.doom_ended.notify_waiters();
     }
 
-    fn end_compaction(&self, compaction: &Compaction) -> Next {
-        if compaction.has_moved
-            && let Err(error) = self.sync_layout()
-        {
+    fn end_compaction(&self, region: Region) -> Next {
+        // Even if nothing was moved now: a process that was killed may have moved something, and synced nothing.
+        if let Err(error) = self.sync_layout() {
             return self.abandon(&error);
         }
-        if let Err(error) = self.layout.drop_region(compaction.region) {
-            tracing::error!(%error, region = compaction.region.number(), "a region that was emptied stays on the disk");
+        if let Err(error) = self.layout.drop_region(region) {
+            tracing::error!(%error, region = region.number(), "a region that was emptied stays on the disk");
         }
         self.end_doom();
         self.counters().compacted_regions += 1;
@@ -121,7 +114,6 @@ impl Engine {
         if staying.is_empty() {
             return Ok(());
         }
-        compaction.has_moved = true;
         self.write_elsewhere(&staying)
     }
 
