@@ -228,6 +228,9 @@ impl Engine {
         if self.durability == Durability::Always
             && let Err(error) = self.sync_layout()
         {
+            if error.kind() == ErrorKind::Exhausted {
+                self.take_back(&batch.news, &places);
+            }
             return batch
                 .news
                 .iter()
@@ -236,6 +239,15 @@ impl Engine {
         }
         let enter = |(new, place): (&New, io::Result<Place>)| self.enter(new, place);
         batch.news.iter().zip(places).map(enter).collect()
+    }
+
+    /// Gives up what was written and could not be synced, since nobody is told of it.
+    fn take_back(&self, news: &[New], places: &[io::Result<Place>]) {
+        let written = news.iter().zip(places);
+        let written = written.filter_map(|(new, place)| Some((new.blob.digest(), *place.as_ref().ok()?)));
+        if let Err(error) = self.layout.remove(&written.collect::<Vec<_>>()) {
+            tracing::warn!(%error, "what could not be synced takes room until the next start");
+        }
     }
 
     fn enter(&self, new: &New, place: io::Result<Place>) -> Result<()> {

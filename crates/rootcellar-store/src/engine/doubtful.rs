@@ -1,4 +1,7 @@
 //! After a power cut: what the last sync may not have covered is absent until it was hashed.
+//!
+//! After a sync has failed, and until the machine is started again, it is given up unread: its bytes may be in memory while the disk
+//! does not have them, and the kernel, which has reported the error once, takes them for written. No later sync would write them.
 
 use std::io;
 
@@ -48,8 +51,11 @@ impl Engine {
         self.doubtful().blobs.pop()
     }
 
-    /// The checksum of a blob, if it is whole.
+    /// The checksum of a blob, if it is whole and no failed sync is in the way.
     fn check_doubtful(&self, stored: &Stored) -> io::Result<Option<u32>> {
+        if !self.home.is_cache_whole() {
+            return Ok(None);
+        }
         let extent = match self.layout.open(&stored.digest, stored.place) {
             Ok(extent) => extent,
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => return Ok(None),
@@ -65,7 +71,8 @@ impl Engine {
     fn resolve(&self, stored: &Stored, checked: Option<u32>, gone: &mut Vec<(Digest, Place)>) {
         let Stored { digest, place, .. } = *stored;
         let Some(checksum) = checked else {
-            tracing::info!(%digest, "dropping a blob that a power cut has torn");
+            let is_torn = self.home.is_cache_whole();
+            tracing::info!(%digest, is_torn, "dropping a blob that no sync has covered");
             self.counters().damaged_blobs += 1;
             gone.push((digest, place));
             return;

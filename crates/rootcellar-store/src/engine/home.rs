@@ -4,7 +4,7 @@
 //! <dir>/FORMAT      rootcellar store / version 2 / layout hybrid / id <32 hexadecimal digits>     one a line
 //! <dir>/lock        locked (flock) while a process uses the store; its text is that process's id
 //! <dir>/closed      there if the last process ended in good order; removed at the start
-//! <dir>/failed      there if a sync has failed: what was written under the boot that it names may not read back
+//! <dir>/failed.<boot id>      there if a sync has failed under that boot of the machine
 //! ```
 //!
 //! `FORMAT` is written once, before anything else. A directory that holds other things and no `FORMAT` is somebody else's,
@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::io::{BootId, Disk, read_small, remove_if_there, replace};
+use crate::io::{BootId, Disk, Name, Open, read_small, remove_if_there, replace};
 use crate::layout::StoreId;
 use crate::{Error, ErrorKind, Result};
 
@@ -68,7 +68,8 @@ impl Home {
             // Durably, before anything else is written: else a crash would look like an orderly end.
             let was_closed = remove_if_there(&**disk, &path.join("closed"))?;
             disk.sync_dir(path)?;
-            let is_cache_whole = !has("failed") || read_text(&**disk, &path.join("failed"))? != hex(boot);
+            forget_failures_before(&**disk, path, boot, &names)?;
+            let is_cache_whole = !has(&failed(boot));
             Ok((boot, was_closed, is_cache_whole))
         };
         let (boot, was_closed, is_cache_whole) =
@@ -109,15 +110,28 @@ impl Home {
         replace(&*self.disk, &self.path.join("closed"), &[])
     }
 
-    /// Says that a sync has failed.
+    /// Says that a sync has failed. All of the note is its name, and it is not synced: who has to know of it runs under this boot,
+    /// and sees every name.
     pub(crate) fn note_failed(&self) -> io::Result<()> {
-        let boot = hex(self.boot);
-        replace(&*self.disk, &self.path.join("failed"), &[IoSlice::new(boot.as_bytes())])
+        let path = self.path.join(failed(self.boot));
+        match self.disk.open(&path, Open::Create { mode: 0o644 }) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
-fn hex(boot: BootId) -> String {
-    format!("{:032x}\n", u128::from_be_bytes(boot.0))
+/// Removes notes of failed syncs that are about earlier boots.
+fn forget_failures_before(disk: &dyn Disk, path: &Path, boot: BootId, names: &[Name]) -> io::Result<()> {
+    let is_past = |name: &&Name| name.name.starts_with("failed.") && name.name != failed(boot);
+    for name in names.iter().filter(is_past) {
+        remove_if_there(disk, &path.join(&name.name))?;
+    }
+    Ok(())
+}
+
+fn failed(boot: BootId) -> String {
+    format!("failed.{:032x}", u128::from_be_bytes(boot.0))
 }
 
 pub(super) fn opening(path: &Path, action: &str, error: io::Error) -> Error {

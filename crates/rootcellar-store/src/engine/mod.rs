@@ -8,7 +8,7 @@
 //!   sync lane       syncs in intervals                                                          sync.rs
 //!   upkeep lane     makes room, checks what is doubtful, writes uses down, scrubs               upkeep.rs, reclaim/, ...
 //!
-//! <dir>/FORMAT, lock, closed, failed     whose directory it is, and how the last process ended   home.rs
+//! <dir>/FORMAT, lock, closed, failed.*   whose directory it is, and how the last process ended   home.rs
 //! <dir>/uses                             when blobs were used                                    uses.rs
 //! <dir>/tmp/                             what is arriving; emptied at the start                  start.rs
 //! <dir>/...                              the layout's                                            layout/

@@ -38,6 +38,8 @@ pub(super) struct SyncState {
     has_marks: bool,
 }
 
+/// A sync for which the disk had no room, or for which too many files were open, is tried again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Where every put is synced by itself, the marks that this leaves are made durable after this time.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -89,23 +91,34 @@ impl Engine {
         drop(state);
         match self.sync_layout() {
             Ok(()) => Next::After(interval),
+            Err(error) if error.kind() == ErrorKind::Exhausted => Next::After(RETRY_AFTER),
             // Nothing is synced any more.
             Err(_) => Next::Idle,
         }
     }
 
-    /// Makes everything that was written durable. Blocks. If it fails, puts are refused from now on, and nothing is synced
-    /// again: it might succeed, and mean nothing.
+    /// Makes everything that was written durable. Blocks. An error of the kind [`ErrorKind::Exhausted`] passes. After any other one
+    /// puts are refused, and nothing is synced again: it might succeed, and mean nothing.
     pub(super) fn sync_layout(&self) -> Result<()> {
         if let Gate::Failed(reason) = &*self.gate() {
             return Err(Error::new(ErrorKind::Internal, "put", reason.clone()));
         }
         let mut state = self.sync_state();
         // Before the sync begins: what is written from now on is not covered, and is noted anew.
-        state.has_marks = state.unsynced_since.take().is_some();
+        let since = state.unsynced_since.take();
+        state.has_marks = since.is_some();
         drop(state);
-        self.counters().syncs += 1;
-        self.layout.sync().map_err(|error| self.fail(&error))
+        match self.layout.sync() {
+            Ok(()) => {
+                self.counters().syncs += 1;
+                Ok(())
+            }
+            Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted => {
+                self.sync_state().unsynced_since = Some(since.unwrap_or_else(|| self.now()));
+                Err(Error::io("put", "syncing", error))
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
     }
 
     /// Refuses puts until the next start, because what is on the disk is not known any more.
@@ -137,7 +150,7 @@ impl Engine {
         self.sync_layout().map_err(failed)?;
         // Once more, for the marks that the first one left.
         self.sync_layout().map_err(failed)?;
-        if !self.upkeep().was_tidied {
+        if !self.upkeep().was_tidied || !self.home.is_cache_whole() {
             // The next start has to look for what a crash has left, as this one had to.
             return Ok(());
         }

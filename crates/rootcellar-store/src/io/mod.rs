@@ -71,7 +71,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Lists a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<Name>>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable. As for [`DiskFile::sync`], an error of the sync itself has no OS number.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Locks a file for this process, until what is returned is dropped: `WouldBlock` if another process has it. The file's text
@@ -106,7 +106,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Sets the end of the file. What lies behind it, or is reserved there, is given back.
     fn set_size(&self, size: u64) -> io::Result<()>;
 
-    /// Makes everything that was written to the file durable.
+    /// Makes everything that was written to the file durable. An error has no OS number: whatever it is, it does not pass.
     fn sync(&self) -> io::Result<()>;
 
     /// The kernel's file, if it is one.

@@ -63,7 +63,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        File::open(path)?.sync_all().map_err(sync_failed)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {
@@ -153,10 +153,15 @@ impl DiskFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data().map_err(sync_failed)
     }
 
     fn as_file(&self) -> Option<&File> {
         Some(self)
     }
+}
+
+/// Takes its number from the error of a sync. That a disk is full passes; that a sync has found it so means that what was written is lost.
+fn sync_failed(error: io::Error) -> io::Error {
+    io::Error::other(error)
 }

@@ -147,7 +147,8 @@ impl Layout for Hybrid {
     }
 
     fn end(&self) -> io::Result<()> {
-        self.packed.end()
+        self.packed.end()?;
+        self.loose.end()
     }
 }
 

@@ -69,7 +69,7 @@ pub fn kind_named(name: &str) -> Option<Arc<dyn LayoutKind>> {
 pub struct Ground {
     /// The disk.
     pub disk: Arc<dyn Disk>,
-    /// The store's directory. Everything in it but `FORMAT`, `lock`, `uses`, `failed`, `tmp/` and what the program adds is the
+    /// The store's directory. Everything in it but `FORMAT`, `lock`, `closed`, `failed.*`, `uses`, `tmp/` and what the program adds is the
     /// layout's.
     pub dir: PathBuf,
     /// Which store this is.
@@ -175,7 +175,9 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// they were synced.
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>>;
 
-    /// Makes everything before this call durable.
+    /// Makes everything before this call durable. If the disk is full or too many files are open
+    /// ([`ErrorKind::of_io`](crate::ErrorKind::of_io) tells), nothing is lost, and the next call makes all of it durable; after any
+    /// other error nobody knows.
     fn sync(&self) -> io::Result<()>;
 
     /// Says that nothing in a region is doubtful any more: each doubtful blob was found to be whole, or was removed.

@@ -1,6 +1,7 @@
 //! The proof of what a store promises about crashes, for any layout.
 //!
-//! A seed makes a workload: puts, uses, leases, steps of the lanes in any order, restarts. Before every call that changes the disk
+//! A seed makes a workload: puts, uses, leases, steps of the lanes in any order, restarts, a disk that is full for a while, syncs that
+//! fail. Before every call that changes the disk
 //! the power can go, or the process be killed; the disk that would be left is kept, and a store is opened on it. Then:
 //!
 //! - what is reported present is whole, at once, and after what was doubtful has been checked;
@@ -14,13 +15,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rootcellar_digest::{Digest, DigestFunction};
 
-use super::{Loss, ManualClock, Seeded, SimulatedDisk};
+use super::{Fault, Loss, ManualClock, Seeded, SimulatedDisk};
 use crate::engine::lanes::{Lane, Next};
 use crate::engine::stepped::{SteppedPut, SteppedStore};
 use crate::layout::LayoutKind;
@@ -91,6 +92,8 @@ struct Simulation {
     synced: BTreeSet<Digest>,
     /// What of it this step's sync has covered.
     synced_now: Option<BTreeSet<Digest>>,
+    /// Whether a sync has failed. Then a kill is no better than a power cut.
+    has_failed: bool,
     crashes: Arc<Mutex<Vec<Crash>>>,
     tally: Tally,
 }
@@ -129,6 +132,7 @@ impl Simulation {
             acknowledged: BTreeSet::new(),
             synced: BTreeSet::new(),
             synced_now: None,
+            has_failed: false,
             crashes: Arc::default(),
             tally: Tally::default(),
         }
@@ -179,7 +183,7 @@ impl Simulation {
         let (crashes, mut chance) = (self.crashes.clone(), Seeded::new(self.chance.number()));
         self.disk.watch(move |disk| {
             let moment = disk.changes_made();
-            let is_kill = chance.below(5) == 0;
+            let is_kill = chance.below(5) == 0 && !is_unnoted(disk);
             let crashed = match (is_kill, chance.below(6)) {
                 (true, _) => disk.after_kill(),
                 (false, 0) => disk.after_power_cut(Loss::Everything, 0),
@@ -205,7 +209,7 @@ impl Simulation {
     }
 
     fn step(&mut self) {
-        match self.chance.below(20) {
+        match self.chance.below(43) / 2 {
             0..=5 => self.put(),
             6..=10 => drop(self.store().step(Lane::Commit)),
             11..=12 => self.sync(),
@@ -218,7 +222,12 @@ impl Simulation {
                 self.store().touch(&digest);
             }
             18 => self.lease(),
-            _ => self.restart(),
+            19 => self.restart(),
+            20 => self.disk.set_fault(Some(Fault::NoSpace)),
+            _ => self.fail_a_sync(),
+        }
+        if self.chance.below(4) == 0 {
+            self.disk.set_fault(None);
         }
     }
 
@@ -249,6 +258,28 @@ impl Simulation {
         }
     }
 
+    /// Has a sync fail, if there is one to be made. Only what an earlier one had covered is promised from then on.
+    fn fail_a_sync(&mut self) {
+        self.has_failed = true;
+        self.disk.set_fault(Some(Fault::NoSync));
+        self.clock.advance(INTERVAL);
+        for lane in [Lane::Commit, Lane::Sync] {
+            self.store().step(lane);
+        }
+        self.disk.set_fault(None);
+        self.leases.clear();
+        self.puts.clear();
+        self.count();
+        drop(self.store.take());
+        self.store = Some(self.open(&self.disk.clone()));
+        let story = format!("seed {}, after a sync that failed", self.seed);
+        self.settle(self.store(), &story);
+        if self.store().statistics().counters.evicted_blobs == 0 {
+            check_present(self.store(), self.promised(false), &story);
+        }
+        self.check_whole(self.store(), &story);
+    }
+
     fn lease(&mut self) {
         self.leases.truncate(2);
         let digests: Vec<Digest> = (0..3).map(|_| self.any_blob().digest()).collect();
@@ -256,6 +287,7 @@ impl Simulation {
     }
 
     fn restart(&mut self) {
+        self.disk.set_fault(None);
         self.leases.clear();
         self.puts.clear();
         self.count();
@@ -311,13 +343,8 @@ impl Simulation {
         }
         let store = self.open(&crash.disk);
         self.check_whole(&store, &story);
-        let is_at_once = crash.is_kill || self.durability == Durability::Always;
-        let promised = if is_at_once {
-            self.acknowledged.clone()
-        } else {
-            self.synced.clone()
-        };
-        if is_at_once {
+        let promised = self.promised(crash.is_kill).clone();
+        if crash.is_kill || self.durability == Durability::Always {
             check_present(&store, &promised, &story);
         }
         self.settle(&store, &story);
@@ -330,6 +357,12 @@ impl Simulation {
         if self.chance.below(4) == 0 {
             self.crash_again(&store, &crash.disk, &story);
         }
+    }
+
+    /// What is there after a crash.
+    fn promised(&self, is_kill: bool) -> &BTreeSet<Digest> {
+        let is_all = self.durability == Durability::Always || (is_kill && !self.has_failed);
+        if is_all { &self.acknowledged } else { &self.synced }
     }
 
     /// Uses a store that was opened after a crash, and cuts the power once more.
@@ -383,6 +416,13 @@ impl Simulation {
             assert_eq!(Digest::of(digest.function(), &bytes), digest, "{story}");
         }
     }
+}
+
+/// Whether a sync has failed that the store has not written down yet. A process that is killed within these microseconds leaves a
+/// page cache that lies, and nobody knows.
+fn is_unnoted(disk: &SimulatedDisk) -> bool {
+    let is_note = |(path, _): &(PathBuf, u64)| path.to_string_lossy().contains("/failed.");
+    disk.has_failed_to_sync() && !disk.files().iter().any(is_note)
 }
 
 fn check_bound(disk: &SimulatedDisk, story: &str) {

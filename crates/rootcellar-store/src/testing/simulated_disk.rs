@@ -32,7 +32,8 @@ pub enum Loss {
 pub enum Fault {
     /// There is no space: writes that need some fail.
     NoSpace,
-    /// Syncs fail.
+    /// Syncs fail. Of what they were to make durable, each part is by chance; the rest never will be, though it can be read
+    /// until the power goes: Linux reports a write that failed once, and takes the pages for clean from then on.
     NoSync,
     /// Nothing can be read or written.
     NoPower,
@@ -56,6 +57,8 @@ struct World {
     boot: u64,
     seed: u64,
     fault: Option<Fault>,
+    /// Whether a sync has failed under this boot.
+    has_failed_to_sync: bool,
     /// What is never synced, although the disk says so.
     is_ignored: Option<fn(&Path) -> bool>,
     locked: bool,
@@ -78,6 +81,8 @@ struct Node {
     durable: Arc<Vec<u8>>,
     /// What was written since, oldest first.
     pending: Vec<Pending>,
+    /// Up to where writes need no more space.
+    reserved: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -152,7 +157,22 @@ impl Node {
     }
 
     fn sync(&mut self) {
-        self.durable = self.content.clone();
+        let is_clean = self.pending.is_empty();
+        for pending in std::mem::take(&mut self.pending) {
+            let durable = Arc::make_mut(&mut self.durable);
+            match pending {
+                Pending::Size(size) => durable.resize(size, 0),
+                Pending::Write { at, bytes } => write_at(durable, at, &bytes),
+            }
+        }
+        if !is_clean && *self.durable == *self.content {
+            // They share their memory.
+            self.durable = self.content.clone();
+        }
+    }
+
+    fn fail_to_sync(&mut self, chance: &mut Seeded) {
+        self.durable = self.after_cut(Loss::Some, chance);
         self.pending.clear();
     }
 
@@ -214,6 +234,7 @@ impl SimulatedDisk {
             boot: 1,
             seed,
             fault: None,
+            has_failed_to_sync: false,
             is_ignored: None,
             locked: false,
             changes_made: 0,
@@ -243,6 +264,11 @@ impl SimulatedDisk {
         self.world().changes_made
     }
 
+    /// Whether a sync has failed since the disk's machine was started.
+    pub fn has_failed_to_sync(&self) -> bool {
+        self.world().has_failed_to_sync
+    }
+
     /// Has calls fail from now on, or no more.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.world().fault = fault;
@@ -259,6 +285,7 @@ impl SimulatedDisk {
                 durable: content.clone(),
                 content,
                 pending: Vec::new(),
+                reserved: node.reserved,
             };
             (*number, node)
         };
@@ -348,6 +375,7 @@ impl World {
             boot,
             seed: self.seed,
             fault: None,
+            has_failed_to_sync: self.has_failed_to_sync && boot == self.boot,
             is_ignored: self.is_ignored,
             locked: false,
             changes_made: 0,
@@ -369,9 +397,12 @@ impl World {
         }
     }
 
-    fn check_sync(&self) -> io::Result<()> {
+    fn check_sync(&mut self) -> io::Result<()> {
         match self.fault {
-            Some(Fault::NoSync) => Err(rustix::io::Errno::IO.into()),
+            Some(Fault::NoSync) => {
+                self.has_failed_to_sync = true;
+                Err(io::Error::other("the disk has failed"))
+            }
             _ => Ok(()),
         }
     }
@@ -428,6 +459,7 @@ impl Disk for SimulatedDisk {
                     content: empty.clone(),
                     durable: empty,
                     pending: Vec::new(),
+                    reserved: 0,
                 };
                 world.files.insert(file, node);
                 world.make(Change::Put(path.to_owned(), file));
@@ -573,32 +605,46 @@ impl DiskFile for OpenFile {
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], at: u64) -> io::Result<()> {
-        let mut at = index(at);
+        let at = index(at);
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         if bytes.is_empty() {
             return Ok(());
         }
         let mut world = self.disk.change()?;
-        if at + bytes.len() > world.node(self.file).content.len() {
+        let node = world.node(self.file);
+        let has_space = at + bytes.len() <= node.content.len().max(index(node.reserved));
+        if !has_space {
             world.check_space()?;
         }
-        world.node(self.file).write(std::mem::take(&mut at), &bytes);
+        world.node(self.file).write(at, &bytes);
         Ok(())
     }
 
-    fn reserve(&self, _size: u64) -> io::Result<()> {
-        self.disk.change()?.check_space()
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        let mut world = self.disk.change()?;
+        let is_more = world.node(self.file).reserved < size;
+        if is_more {
+            world.check_space()?;
+            world.node(self.file).reserved = size;
+        }
+        Ok(())
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         let mut world = self.disk.change()?;
-        world.node(self.file).set_size(index(size));
+        let node = world.node(self.file);
+        node.set_size(index(size));
+        node.reserved = 0;
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.change()?;
-        world.check_sync()?;
+        if let Err(error) = world.check_sync() {
+            let mut chance = Seeded::new(world.changes_made);
+            world.node(self.file).fail_to_sync(&mut chance);
+            return Err(error);
+        }
         if !world.ignores_sync_of_file(self.file) {
             world.node(self.file).sync();
         }

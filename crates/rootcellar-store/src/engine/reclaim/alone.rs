@@ -2,6 +2,7 @@
 
 use super::plan::{Alone, PlaceOrder, Plan};
 use crate::engine::core::Engine;
+use crate::engine::index::Entry;
 use crate::engine::lanes::Next;
 use crate::layout::Place;
 use rootcellar_digest::Digest;
@@ -17,11 +18,9 @@ impl Engine {
         let mut victims = Vec::new();
         let mut next = Some(oldest);
         while let Some(alone) = next {
-            if self.forget_alone(&alone) {
-                let bytes = alone.digest.size_bytes();
-                wanted = wanted.saturating_sub(bytes);
-                self.note_evicted(bytes, alone.used);
-                victims.push((alone.digest, alone.place.0));
+            if let Some(entry) = self.forget_alone(&alone) {
+                wanted = wanted.saturating_sub(alone.digest.size_bytes());
+                victims.push((alone.digest, entry));
             }
             if wanted == 0 || victims.len() >= BATCH_BLOBS {
                 break;
@@ -34,7 +33,7 @@ impl Engine {
     }
 
     /// Takes a blob out of the index, unless it is leased or was used since it was chosen.
-    fn forget_alone(&self, alone: &Alone) -> bool {
+    fn forget_alone(&self, alone: &Alone) -> Option<Entry> {
         let Alone {
             used,
             digest,
@@ -42,25 +41,39 @@ impl Engine {
         } = alone;
         let leases = self.leases();
         if leases.holds(digest) {
-            return false;
+            return None;
         }
         self.horizon.fetch_max(u64::from(*used), Ordering::SeqCst);
-        self.index
-            .remove_if(digest, *place, |entry| entry.used == *used)
-            .is_some()
+        self.index.remove_if(digest, *place, |entry| entry.used == *used)
     }
 
-    fn remove_forgotten(&self, victims: &[(Digest, Place)]) -> Next {
+    fn remove_forgotten(&self, victims: &[(Digest, Entry)]) -> Next {
         if victims.is_empty() {
             return Next::Again;
         }
-        if let Err(error) = self.layout.remove(victims) {
-            tracing::error!(%error, "evicted blobs could not be removed from the disk");
+        let places: Vec<(Digest, Place)> = victims.iter().map(|(digest, entry)| (*digest, entry.place)).collect();
+        if let Err(error) = self.layout.remove(&places) {
+            tracing::error!(%error, "blobs that were to make room stay where they are");
+            self.remember(victims);
             self.fail_unless_full(&error);
             return self.retry();
+        }
+        for (digest, entry) in victims {
+            self.note_evicted(digest.size_bytes(), entry.used);
         }
         self.note_unsynced();
         self.tell_of_room();
         Next::Again
+    }
+
+    /// Takes back what could not be removed, but for what came anew meanwhile.
+    fn remember(&self, victims: &[(Digest, Entry)]) {
+        for (digest, entry) in victims {
+            if self.index.get(digest).is_none()
+                && let Err(error) = self.index.insert(digest, *entry)
+            {
+                tracing::warn!(%error, "a blob is absent until the next start");
+            }
+        }
     }
 }

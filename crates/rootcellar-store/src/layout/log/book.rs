@@ -43,6 +43,28 @@ struct State {
     has_names: bool,
 }
 
+/// What a sync has to make durable.
+#[derive(Debug)]
+struct Due {
+    written: BTreeSet<u32>,
+    marked: BTreeSet<u32>,
+    has_names: bool,
+}
+
+impl State {
+    /// Takes back what could not be made durable. Logs that were removed meanwhile are due no more.
+    fn put_back(&mut self, due: Due) {
+        let is_there = |number: &u32| self.logs.contains_key(number);
+        let (written, marked): (Vec<u32>, Vec<u32>) = (
+            due.written.into_iter().filter(is_there).collect(),
+            due.marked.into_iter().filter(is_there).collect(),
+        );
+        self.written.extend(written);
+        self.marked.extend(marked);
+        self.has_names |= due.has_names;
+    }
+}
+
 /// A log at the moment when a sync begins.
 struct Unsynced {
     number: u32,
@@ -140,6 +162,25 @@ impl LogBook {
         self.state().logs.get(&number).map_or(0, LogWriter::position)
     }
 
+    /// Bytes of the disk that a log takes, what is reserved for it included.
+    pub(crate) fn taken(&self, number: u32) -> u64 {
+        self.state().logs.get(&number).map_or(0, LogWriter::taken)
+    }
+
+    /// Reserves the disk's space up to `end` of a log.
+    pub(crate) fn reserve(&self, number: u32, end: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let log = state.logs.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        log.reserve(&*self.ground.disk, end)
+    }
+
+    /// Gives back what is reserved for a log and not used.
+    pub(crate) fn trim(&self, number: u32) -> io::Result<()> {
+        let mut state = self.state();
+        let log = state.logs.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
+        log.trim(&*self.ground.disk)
+    }
+
     /// Removes a log.
     pub(crate) fn remove(&self, number: u32) -> io::Result<()> {
         let mut state = self.state();
@@ -156,15 +197,24 @@ impl LogBook {
     /// numbers of the logs.
     pub(crate) fn sync(&self, sync_data: impl FnOnce(&BTreeSet<u32>) -> io::Result<()>) -> io::Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (written, logs, has_names) = self.begin_sync()?;
-        sync_data(&written)?;
+        let due = self.begin_sync();
+        let synced = self.sync_due(&due, sync_data);
+        if synced.is_err() {
+            self.state().put_back(due);
+        }
+        synced
+    }
+
+    fn sync_due(&self, due: &Due, sync_data: impl FnOnce(&BTreeSet<u32>) -> io::Result<()>) -> io::Result<()> {
+        let logs = self.open_due(due)?;
+        sync_data(&due.written)?;
         for log in &logs {
             log.file.sync()?;
         }
-        if has_names {
+        if due.has_names {
             self.ground.disk.sync_dir(&self.dir)?;
         }
-        self.end_sync(&written, &logs)
+        self.end_sync(&due.written, &logs)
     }
 
     /// Makes a log durable, its name too, and nothing of what it speaks of.
@@ -180,13 +230,19 @@ impl LogBook {
         Ok(())
     }
 
-    fn begin_sync(&self) -> io::Result<(BTreeSet<u32>, Vec<Unsynced>, bool)> {
+    fn begin_sync(&self) -> Due {
         let mut state = self.state();
-        let written = std::mem::take(&mut state.written);
-        let marked = std::mem::take(&mut state.marked);
-        let has_names = std::mem::take(&mut state.has_names);
+        Due {
+            written: std::mem::take(&mut state.written),
+            marked: std::mem::take(&mut state.marked),
+            has_names: std::mem::take(&mut state.has_names),
+        }
+    }
+
+    fn open_due(&self, due: &Due) -> io::Result<Vec<Unsynced>> {
+        let mut state = self.state();
         let mut logs = Vec::new();
-        for number in written.union(&marked) {
+        for number in due.written.union(&due.marked) {
             if let Some(log) = state.logs.get_mut(number) {
                 logs.push(Unsynced {
                     number: *number,
@@ -195,7 +251,7 @@ impl LogBook {
                 });
             }
         }
-        Ok((written, logs, has_names))
+        Ok(logs)
     }
 
     fn end_sync(&self, written: &BTreeSet<u32>, logs: &[Unsynced]) -> io::Result<()> {

@@ -48,7 +48,7 @@ use crate::layout::StoreId;
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const SLOT_BYTES: usize = 32;
 /// The longest entry: three slots.
-pub(super) const ENTRY_BYTES_MAX: usize = 3 * SLOT_BYTES;
+pub(crate) const ENTRY_BYTES_MAX: usize = 3 * SLOT_BYTES;
 
 const MAGIC: &[u8; 8] = b"rootclog";
 const VERSION: u16 = 1;

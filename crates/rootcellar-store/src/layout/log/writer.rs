@@ -16,6 +16,8 @@ pub(crate) struct LogWriter {
     file: Option<Arc<dyn DiskFile>>,
     seed: u64,
     position: u64,
+    /// Up to where the disk's space is reserved.
+    reserved: u64,
 }
 
 impl LogWriter {
@@ -28,6 +30,7 @@ impl LogWriter {
             file: Some(file),
             seed: seed(header.kind, header.number, header.store),
             position: HEADER_BYTES as u64,
+            reserved: 0,
         })
     }
 
@@ -38,12 +41,33 @@ impl LogWriter {
             file: None,
             seed: seed(kind, number, store),
             position: end,
+            reserved: 0,
         }
     }
 
     /// Behind the last entry.
     pub(crate) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Bytes of the disk that the log takes.
+    pub(crate) fn taken(&self) -> u64 {
+        self.position.max(self.reserved)
+    }
+
+    /// Reserves the disk's space up to `end`.
+    pub(crate) fn reserve(&mut self, disk: &dyn Disk, end: u64) -> io::Result<()> {
+        self.file(disk)?.reserve(end)?;
+        self.reserved = end;
+        Ok(())
+    }
+
+    /// Gives back what is reserved and not used.
+    pub(crate) fn trim(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let file = self.file(disk)?;
+        file.set_size(file.size()?)?;
+        self.reserved = 0;
+        Ok(())
     }
 
     /// Writes entries with one call.

@@ -15,13 +15,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rootcellar_digest::Digest;
 
-use crate::Result;
 use crate::byte_counter::Share;
 use crate::layout::Ground;
-use crate::layout::log::{BlobEntry, Entry, LogBook, LogKind, LogText};
+use crate::layout::log::{BlobEntry, ENTRY_BYTES_MAX, Entry, LogBook, LogKind, LogText};
+use crate::{Error, Result};
 
 /// A log is cut at this size: 60,000 blobs.
 const LOG_BYTES: u64 = 4 << 20;
+/// What is reserved ahead of the entries of new blobs, so that on a disk that is full there is room to write down what is gone: a
+/// few hundred entries. In a small store a part of its size.
+const AHEAD_BYTES: u64 = 64 << 10;
+const AHEAD_PART: u64 = 64;
 /// Logs that lie there before the oldest is given up, however little in it is out of date: one for each start.
 const LOGS_MAX: usize = 64;
 /// Entries out of date that are never worth the work.
@@ -31,6 +35,7 @@ const ENTRIES_SPARED: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct LooseLogs {
     book: LogBook,
+    ahead_bytes: u64,
     /// Guards which logs there are. Held while entries are written.
     state: Mutex<State>,
     /// What the logs take on the disk.
@@ -62,6 +67,7 @@ impl LooseLogs {
         state.next_number = state.logs.last_key_value().map_or(1, |(last, _)| last + 1);
         Ok(Self {
             book: LogBook::new(ground, dir, LogKind::Loose),
+            ahead_bytes: AHEAD_BYTES.min(ground.bytes_max / AHEAD_PART),
             state: Mutex::new(state),
             share: ground.bytes.share(),
         })
@@ -92,7 +98,25 @@ impl LooseLogs {
             damaged_slots += log.damaged_slots();
             self.share.add(log.end());
         }
+        // A process that was killed has given nothing back.
+        if let Some((last, _)) = state.logs.last_key_value() {
+            let trimmed = self.book.trim(*last);
+            trimmed.map_err(|error| Error::io("open", "giving back what was reserved for a log", error))?;
+        }
         Ok(damaged_slots)
+    }
+
+    /// Gives back what is reserved: nothing is written any more.
+    pub(super) fn end(&self) -> io::Result<()> {
+        let open = self.state().open;
+        open.map_or(Ok(()), |number| self.trim(number))
+    }
+
+    fn trim(&self, number: u32) -> io::Result<()> {
+        let before = self.book.taken(number);
+        self.book.trim(number)?;
+        self.share.subtract(before - self.book.taken(number));
+        Ok(())
     }
 
     /// Where each name was last said to be gone.
@@ -108,6 +132,11 @@ impl LooseLogs {
         Ok(gone)
     }
 
+    /// Bytes of the disk that an append takes beyond the entries themselves, at the most.
+    pub(super) fn growth(&self) -> u64 {
+        2 * self.ahead_bytes
+    }
+
     /// Says how many of the blobs that were read are there.
     pub(super) fn set_live(&self, live: u64) {
         self.state().live = live;
@@ -120,11 +149,14 @@ impl LooseLogs {
         }
     }
 
+    /// Appends entries of new blobs.
     pub(super) fn append(&self, entries: &[Entry]) -> io::Result<()> {
-        self.state().append(self, entries).map(drop)
+        let mut state = self.state();
+        state.reserve(self, entries.len())?;
+        state.append(self, entries).map(drop)
     }
 
-    /// Appends, and makes the log durable.
+    /// Appends what is gone, and makes the log durable.
     pub(super) fn append_durably(&self, entries: &[Entry]) -> io::Result<()> {
         let number = self.state().append(self, entries)?;
         self.book.flush(number)
@@ -154,7 +186,7 @@ impl LooseLogs {
 
     /// Gives up a log of which everything that holds is durable elsewhere.
     pub(super) fn give_up(&self, number: u32) -> io::Result<()> {
-        let bytes = self.book.end(number);
+        let bytes = self.book.taken(number);
         self.book.remove(number)?;
         self.share.subtract(bytes);
         self.state().logs.remove(&number);
@@ -175,11 +207,23 @@ impl State {
         Ok(number)
     }
 
+    /// Reserves room for entries to come, and some beyond it.
+    fn reserve(&mut self, logs: &LooseLogs, entries: usize) -> io::Result<()> {
+        let number = self.open(logs)?;
+        let before = logs.book.taken(number);
+        let wanted = logs.book.end(number) + (entries * ENTRY_BYTES_MAX) as u64 + logs.ahead_bytes;
+        if wanted > before {
+            logs.book.reserve(number, wanted + logs.ahead_bytes)?;
+            logs.share.add(logs.book.taken(number) - before);
+        }
+        Ok(())
+    }
+
     fn write(&mut self, logs: &LooseLogs, entries: &[Entry]) -> io::Result<u32> {
         let number = self.open(logs)?;
-        let before = logs.book.end(number);
-        let end = logs.book.append(number, entries)?;
-        logs.share.add(end - before);
+        let before = logs.book.taken(number);
+        logs.book.append(number, entries)?;
+        logs.share.add(logs.book.taken(number) - before);
         *self.logs.entry(number).or_default() += entries.len() as u64;
         Ok(number)
     }
@@ -188,6 +232,9 @@ impl State {
     fn open(&mut self, logs: &LooseLogs) -> io::Result<u32> {
         if let Some(number) = self.open.filter(|number| logs.book.end(*number) < LOG_BYTES) {
             return Ok(number);
+        }
+        if let Some(full) = self.open.take() {
+            logs.trim(full)?;
         }
         let number = self.next_number;
         self.next_number += 1;

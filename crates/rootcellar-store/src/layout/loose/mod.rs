@@ -92,7 +92,8 @@ impl Loose {
             logs,
             unsynced: Mutex::default(),
             doubtful: Mutex::default(),
-            sweep: Mutex::new(Sweep::new(!ground.was_closed)),
+            // After a sync has failed, what the logs say is gone may come back with the next boot, and needs its file then.
+            sweep: Mutex::new(Sweep::new(!ground.was_closed && ground.is_cache_whole)),
             renewed: AtomicU32::new(0),
             share: ground.bytes.share(),
             turn: Mutex::default(),
@@ -199,31 +200,41 @@ impl Loose {
     fn sync_files(&self) -> io::Result<()> {
         let mut unsynced = self.unsynced();
         let files = std::mem::take(&mut unsynced.files);
-        let mut dirs = std::mem::take(&mut unsynced.dirs);
+        let dirs = std::mem::take(&mut unsynced.dirs);
         drop(unsynced);
+        let synced = self.sync_each(&files, &dirs);
+        if synced.is_err() {
+            let mut unsynced = self.unsynced();
+            unsynced.files.extend(files);
+            unsynced.dirs.extend(dirs);
+        }
+        synced
+    }
+
+    fn sync_each(&self, files: &[(Digest, u32)], dirs: &BTreeSet<PathBuf>) -> io::Result<()> {
         for (digest, number) in files {
-            match self.ground.disk.open(&path_of(&self.root, &digest, number), Open::Read) {
+            match self.ground.disk.open(&path_of(&self.root, digest, *number), Open::Read) {
                 Ok(file) => file.sync()?,
                 // It was evicted meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            dirs.insert(dir_of(&self.root, &digest));
         }
-        dirs.into_iter().try_for_each(|dir| self.sync_dir(dir))
+        let of_files: BTreeSet<PathBuf> = files.iter().map(|(digest, _)| dir_of(&self.root, digest)).collect();
+        of_files.union(dirs).try_for_each(|dir| self.sync_dir(dir))
     }
 
     /// Makes the names in a blobs' directory durable, and its own name, whoever made it.
-    fn sync_dir(&self, dir: PathBuf) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let disk = &self.ground.disk;
-        disk.sync_dir(&dir)?;
-        if self.unsynced().durable_dirs.contains(&dir) {
+        disk.sync_dir(dir)?;
+        if self.unsynced().durable_dirs.contains(dir) {
             return Ok(());
         }
         for parent in dir.ancestors().skip(1).take(2) {
             disk.sync_dir(parent)?;
         }
-        self.unsynced().durable_dirs.insert(dir);
+        self.unsynced().durable_dirs.insert(dir.to_owned());
         Ok(())
     }
 }
@@ -266,7 +277,8 @@ impl Layout for Loose {
     }
 
     fn growth(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64 {
-        sizes.map(charge_of_size).sum()
+        let files: u64 = sizes.map(charge_of_size).sum();
+        if files == 0 { 0 } else { files + self.logs.growth() }
     }
 
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
@@ -368,7 +380,7 @@ impl Layout for Loose {
     }
 
     fn end(&self) -> io::Result<()> {
-        Ok(())
+        self.logs.end()
     }
 }
 
