@@ -27,7 +27,9 @@ pub(crate) struct Budget {
     pub(crate) layout: ByteCounter,
     /// What is being ingested.
     pub(crate) spooled: ByteCounter,
-    /// The store's own small files.
+    /// What is about to be written.
+    held: ByteCounter,
+    /// The store's own small files, and what a crash may have left that nobody counts yet.
     pub(crate) own: ByteCounter,
     /// What others keep under the same directory.
     pub(crate) others: ByteCounter,
@@ -54,6 +56,7 @@ impl Budget {
             spare: AtomicU64::new(0),
             layout: ByteCounter::default(),
             spooled: ByteCounter::default(),
+            held: ByteCounter::default(),
             own: ByteCounter::default(),
             others,
             state: Mutex::default(),
@@ -79,7 +82,7 @@ impl Budget {
 
     /// Bytes that are taken.
     pub(crate) fn used(&self) -> u64 {
-        let counters = [&self.layout, &self.spooled, &self.own, &self.others];
+        let counters = [&self.layout, &self.spooled, &self.held, &self.own, &self.others];
         counters
             .into_iter()
             .fold(0, |sum: u64, counter| sum.saturating_add(counter.bytes()))
@@ -110,6 +113,21 @@ impl Budget {
     /// Bytes that may be taken.
     pub(crate) fn room(&self) -> u64 {
         self.free().saturating_sub(self.spare.load(Ordering::Relaxed))
+    }
+
+    /// Keeps `bytes` for what is about to be written, if there is room. While it is written it is counted twice.
+    pub(crate) fn hold(&self, bytes: u64) -> Option<Share> {
+        let _alone = self.state();
+        let held = (bytes <= self.room()).then(|| self.held.share())?;
+        held.add(bytes);
+        Some(held)
+    }
+
+    /// Bytes that may be taken by who moves blobs to make room. What is spared for that is there even while a commit holds, and so
+    /// counts twice, what it writes.
+    pub(crate) fn room_to_move(&self) -> u64 {
+        let (free, spare) = (self.free(), self.spare.load(Ordering::Relaxed));
+        free.max(spare.min(free + self.held.bytes()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -121,8 +121,10 @@ pub fn fsck(dir: &Path, options: &FsckOptions, mut progress: impl FnMut(FsckProg
     let mut findings = Findings::new(&*options.disk, dir)?;
     subject.check(&mut findings, &mut progress)?;
     subject.find_orphans(&findings)?;
+    // What lies in the directory itself are the store's own notes, such as `closed`, which a start takes away.
+    let is_orphan = |path: &PathBuf| path.parent() != Some(dir);
     let report = FsckReport {
-        orphans: dry_run.removed(),
+        orphans: dry_run.removed().into_iter().filter(is_orphan).collect(),
         ..subject.report
     };
     drop(subject.home);

@@ -32,7 +32,8 @@ impl Arrivals {
 
     /// Tells all who listen that `digest`'s blob is stored.
     pub(crate) fn announce(&self, digest: Digest) {
-        if let Some(sender) = self.awaited().remove(&digest) {
+        let awaited = self.awaited().remove(&digest);
+        if let Some(sender) = awaited {
             sender.send_replace(true);
         }
     }

@@ -146,8 +146,11 @@ impl Engine {
         }
         let mut batch = self.batch(&requests);
         let mut needs = self.growth(&batch.news);
-        while needs > self.budget.room() {
-            let Some(last) = requests.pop() else { break };
+        let held = loop {
+            if let Some(held) = self.budget.hold(needs) {
+                break held;
+            }
+            let last = requests.pop().expect("what needs nothing is held");
             let is_first = requests.is_empty();
             if let (true, Some(reason)) = (is_first, &refusal) {
                 self.commit_what_fits(last, reason);
@@ -160,8 +163,9 @@ impl Engine {
             }
             batch = self.batch(&requests);
             needs = self.growth(&batch.news);
-        }
+        };
         let outcomes = self.commit(&batch);
+        drop(held);
         answer_all(requests, &batch, &outcomes);
         self.wake_upkeep_if_low();
         Next::Again
@@ -174,7 +178,8 @@ impl Engine {
         let room = self.budget.room();
         let counts: Vec<usize> = (1..=batch.news.len()).collect();
         let fitting = counts.partition_point(|count| self.growth(&batch.news[..*count]) <= room);
-        let refused = batch.news.split_off(fitting);
+        let held = self.budget.hold(self.growth(&batch.news[..fitting]));
+        let refused = batch.news.split_off(if held.is_some() { fitting } else { 0 });
         let refuse = |new: New| Err(Error::new(ErrorKind::Exhausted, "put", reason).on(new.blob.digest()));
         let mut outcomes = self.commit(&batch);
         outcomes.extend(refused.into_iter().map(refuse));
@@ -223,6 +228,7 @@ impl Engine {
         if batch.news.is_empty() {
             return Vec::new();
         }
+        let _entering = self.entering();
         let places = self.write(&batch.news);
         self.counters().commits += 1;
         if self.durability == Durability::Always

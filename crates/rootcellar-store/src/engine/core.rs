@@ -24,8 +24,8 @@ use super::sync::{Gate, SyncState};
 use super::upkeep::UpkeepState;
 use super::uses::Uses;
 use crate::budget::Budget;
-use crate::layout::{Facts, Layout, New, Place, Stored};
-use crate::{Clock, Kept, Mark, Spool};
+use crate::layout::{Facts, Layout, New, Place, RegionSize, Stored};
+use crate::{Clock, Kept, Mark, Share, Spool};
 
 /// A use is long ago after this part of the promised lifetime, for those who rely on it without saying so each time. Blobs are
 /// protected for so much longer.
@@ -62,11 +62,15 @@ pub(super) struct Engine {
     pub(super) upkeep: Mutex<UpkeepState>,
     /// Held while blobs are written: layouts take one writer at a time.
     pub(super) writer: Mutex<()>,
+    /// Held from before blobs are written until the index has them. Meanwhile a region may look empty, and a log out of date.
+    pub(super) entering: Mutex<()>,
     pub(super) counters: Mutex<Counters>,
     /// The file of uses.
     pub(super) uses: Uses,
     /// The latest use of a blob that was evicted.
     pub(super) horizon: AtomicU64,
+    /// Room for what a crash may have left, until it was looked for.
+    pub(super) unswept: Share,
     /// Blobs that went otherwise than by eviction.
     pub(super) losses: AtomicU64,
     /// Turns at reading the disk.
@@ -155,6 +159,17 @@ impl Engine {
         let written = blobs.iter().map(|new| new.blob.digest().size_bytes());
         self.recency.wrote(written.sum());
         outcomes
+    }
+
+    /// Keeps blobs from being written and not yet in the index.
+    pub(super) fn entering(&self) -> MutexGuard<'_, ()> {
+        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The regions there are. Whatever lies in those that are not open is in the index.
+    pub(super) fn regions(&self) -> Vec<RegionSize> {
+        let _complete = self.entering();
+        self.layout.sizes()
     }
 
     /// Whether the store knows a blob at a place, or is about to.

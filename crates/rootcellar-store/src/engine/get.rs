@@ -8,7 +8,8 @@
 //!                 └─ else: open the file off the runtime, and read it piece by piece as it is asked for
 //! ```
 //!
-//! Every read of a packed blob is compared with its checksum. A large file is hashed when it is first read, and again by the scrub.
+//! A packed blob of up to 64 KiB is compared with its checksum by every read. What is larger is hashed when it is first read, and again
+//! by the scrub.
 
 use std::io;
 use std::ops::Range;

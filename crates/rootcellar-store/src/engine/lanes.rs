@@ -146,7 +146,8 @@ impl Threads {
             bell.state().must_end = true;
             bell.changed.notify_one();
         }
-        for thread in std::mem::take(&mut *self.threads()) {
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store had panicked");
             }

@@ -32,6 +32,11 @@ impl Leases {
         self.alone.contains_key(digest)
     }
 
+    /// The blobs that lie alone and may not go.
+    pub(super) fn alone(&self) -> DigestSet {
+        self.alone.keys().copied().collect()
+    }
+
     /// Whether something in a region may not go.
     pub(super) fn pins(&self, region: Region) -> bool {
         self.pins.contains_key(&region)

@@ -59,11 +59,13 @@ use crate::{Blob, BlobStore, ByteRange, Clock, Kept, Leased, LocalStore, Locatio
 /// A [`LocalStore`] in a directory.
 ///
 /// What an acknowledged put has survived is chosen by [`Durability`]. Whatever is chosen, a blob that is reported present is
-/// whole. The first read of a blob after a start hashes it, unless it was put since; later reads of a packed blob compare its
-/// checksum.
+/// whole. The first read of a blob after a start hashes it, unless it was put since; later reads of a packed blob of up to 64 KiB compare
+/// its checksum. A file stays open for each pack, some thousand in a store that is full of small blobs: see that the process may have
+/// so many.
 ///
 /// After a sync has failed the store refuses all puts with [`ErrorKind::Internal`](crate::ErrorKind::Internal) until it is
-/// opened again: nobody knows any more what the disk has. Reads go on.
+/// opened again: nobody knows any more what the disk has. Reads go on. If it is opened again before the machine is started anew, it
+/// gives up what no earlier sync had covered.
 ///
 /// [Close](Self::close) it to end. Dropping it blocks until the steps under way have ended, and is to the next start what a kill
 /// is.

@@ -80,8 +80,9 @@ pub enum Durability {
     /// each interval in which something was. After a crash of the machine, what the last sync may not have covered is hashed before
     /// it counts as present.
     Interval(Duration),
-    /// Whatever the kernel had not written by itself. Nothing is synced except when the store is closed. After a crash of the
-    /// machine, everything since it was opened is hashed before it counts as present.
+    /// Whatever the kernel had not written by itself. Nothing is synced for the sake of puts: only before something is given up or
+    /// tidied, and when the store is closed. After a crash of the machine, everything since the last sync is hashed before it counts
+    /// as present.
     None,
 }
 

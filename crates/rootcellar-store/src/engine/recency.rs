@@ -69,10 +69,18 @@ impl Recency {
 
     fn advance(&self, ticks: u32, now: u64) {
         let mut timeline = self.timeline();
-        let tick = self.tick.load(Ordering::Relaxed).saturating_add(ticks);
-        self.tick.store(tick, Ordering::Relaxed);
-        self.seconds.store(now, Ordering::Relaxed);
         let step = (self.lifetime / MOMENTS).as_secs();
+        let mut tick = self.tick.load(Ordering::Relaxed).saturating_add(ticks);
+        let before = self.seconds.swap(now, Ordering::Relaxed);
+        if before + step < now {
+            // Nothing was used meanwhile. What was used last was used then, and not just before now.
+            timeline.push_back(Moment {
+                tick,
+                seconds: before + 1,
+            });
+            tick = tick.saturating_add(1);
+        }
+        self.tick.store(tick, Ordering::Relaxed);
         if timeline
             .back()
             .is_none_or(|last| last.seconds + step < now || last.seconds > now)
@@ -165,6 +173,15 @@ mod tests {
                 assert!(age - told <= Duration::from_secs(240), "{age:?} is said to be {told:?}");
             }
         }
+    }
+
+    #[test]
+    fn idle_time_makes_what_was_used_before_it_older() {
+        let recency = recency();
+        let used = recency.tick(at(Duration::ZERO));
+        let later = recency.tick(at(10 * HOUR));
+        assert_eq!(recency.age(used, at(10 * HOUR)), 10 * HOUR - Duration::from_secs(1));
+        assert_eq!(recency.age(later, at(10 * HOUR)), Duration::ZERO);
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct Pass {
     blobs: Vec<(Digest, Entry)>,
     /// A blob that is read over several steps.
     reading: Option<Reading>,
+    /// When the last step was, and the pause behind it that keeps the rate.
+    rest: (SystemTime, Duration),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +89,14 @@ impl Engine {
         };
         let pass = self.upkeep().scrub.pass.take();
         let mut pass = match pass {
-            Some(pass) => pass,
+            Some(pass) => {
+                // The lane may have been woken for something else.
+                if let Some(left) = self.left_of(pass.rest) {
+                    self.upkeep().scrub.pass = Some(pass);
+                    return Next::After(left);
+                }
+                pass
+            }
             None => match self.until_scrub(&scrub) {
                 Some(left) => return Next::After(left),
                 None => self.begin_pass(),
@@ -97,10 +106,16 @@ impl Engine {
             self.end_pass();
             return Next::Again;
         };
+        let pause = Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_second.max(1) as f64);
+        pass.rest = (self.now(), pause);
         self.upkeep().scrub.pass = Some(pass);
-        Next::After(Duration::from_secs_f64(
-            bytes as f64 / scrub.bytes_per_second.max(1) as f64,
-        ))
+        Next::After(pause)
+    }
+
+    /// What is left of a pause. None if the clock was turned back.
+    fn left_of(&self, (since, pause): (SystemTime, Duration)) -> Option<Duration> {
+        let waited = self.now().duration_since(since).ok()?;
+        pause.checked_sub(waited).filter(|left| !left.is_zero())
     }
 
     fn until_scrub(&self, scrub: &Scrub) -> Option<Duration> {
@@ -123,6 +138,7 @@ impl Engine {
             parts,
             blobs: Vec::new(),
             reading: None,
+            rest: (self.now(), Duration::ZERO),
         }
     }
 

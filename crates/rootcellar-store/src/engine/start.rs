@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rootcellar_digest::Digest;
 use tokio::sync::{Notify, Semaphore};
 
-use super::commit::Queue;
+use super::commit::{COMMIT_BYTES, Queue};
 use super::core::{Doubtful, Engine};
 use super::home::{Home, opening};
 use super::index::{Entry, Flags, Index};
@@ -27,6 +27,11 @@ use crate::digest_map::Secret;
 use crate::io::remove_if_there;
 use crate::layout::{Ground, Layout, Place, Region, Stored};
 use crate::{Clock, Error, ErrorKind, Result, Spool};
+
+/// What a killed process can leave that no log speaks of: the files of the commit that it was in, and of what came with it.
+const UNSWEPT_BYTES_MAX: u64 = 2 * COMMIT_BYTES;
+/// The same in a small store, as a part of its size.
+const UNSWEPT_PART: u64 = 8;
 
 /// What the logs said.
 struct Found<'a> {
@@ -69,6 +74,10 @@ impl Engine {
         };
         let doubtful = found.doubtful();
         let now = clock.now();
+        let unswept = budget.own.share();
+        if !home.was_closed() {
+            unswept.set(UNSWEPT_BYTES_MAX.min(options.bytes_max / UNSWEPT_PART));
+        }
         let (bytes_max, lifetime) = (options.bytes_max, options.min_lifetime);
         let engine = Arc::new(Self {
             facts: layout.facts(),
@@ -94,7 +103,9 @@ impl Engine {
             flights: super::first_read::Flights::default(),
             doubtful: Mutex::new(doubtful),
             writer: Mutex::new(()),
+            entering: Mutex::new(()),
             counters: Mutex::new(counters),
+            unswept,
             horizon: AtomicU64::new(0),
             losses: AtomicU64::new(0),
             reads: Arc::new(Semaphore::new(options.reads_max)),

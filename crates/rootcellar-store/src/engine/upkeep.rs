@@ -59,16 +59,15 @@ impl Engine {
             return Next::Again;
         }
         let now = self.now();
-        let until_checkpoint = match self.upkeep().next_checkpoint.duration_since(now) {
-            Ok(left) if !left.is_zero() => left,
-            _ => {
-                self.checkpoint_uses();
-                let mut upkeep = self.upkeep();
-                upkeep.next_checkpoint = now + CHECKPOINT_INTERVAL;
-                upkeep.is_tidy = false;
-                return Next::Again;
-            }
-        };
+        let next_checkpoint = self.upkeep().next_checkpoint;
+        let until_checkpoint = next_checkpoint.duration_since(now).unwrap_or_default();
+        if until_checkpoint.is_zero() {
+            self.checkpoint_uses();
+            let mut upkeep = self.upkeep();
+            upkeep.next_checkpoint = now + CHECKPOINT_INTERVAL;
+            upkeep.is_tidy = false;
+            return Next::Again;
+        }
         match self.step_scrub() {
             Next::After(time) => Next::After(time.min(until_checkpoint)),
             Next::Idle => Next::After(until_checkpoint),
@@ -86,13 +85,16 @@ impl Engine {
             return false;
         }
         let is_live = |digest: &_, place| self.is_live(digest, place);
+        let complete = self.entering();
         let outcome = self.layout.tidy(&is_live);
+        drop(complete);
         let mut upkeep = self.upkeep();
         match outcome {
             Ok(true) => {}
             Ok(false) => {
                 upkeep.is_tidy = true;
                 upkeep.was_tidied = true;
+                self.unswept.set(0);
             }
             Err(error) => {
                 tracing::warn!(%error, "putting the store's own files in order is put off");

@@ -71,6 +71,10 @@ impl Disk for DryRunDisk {
         Ok(())
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(path)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {
         self.disk.lock(path)
     }

@@ -74,6 +74,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes the names in a directory durable. As for [`DiskFile::sync`], an error of the sync itself has no OS number.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Bytes that are free on the filesystem of a directory.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+
     /// Locks a file for this process, until what is returned is dropped: `WouldBlock` if another process has it. The file's text
     /// names the process.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>>;

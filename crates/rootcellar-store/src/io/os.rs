@@ -66,6 +66,11 @@ impl Disk for OsDisk {
         File::open(path)?.sync_all().map_err(sync_failed)
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let filesystem = rustix::fs::statvfs(path)?;
+        Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {
         let mut lock = OpenOptions::new();
         let mut lock = lock.read(true).write(true).create(true).truncate(false).open(path)?;

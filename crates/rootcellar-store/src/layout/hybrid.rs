@@ -15,6 +15,10 @@ use super::packed::Packed;
 use super::{Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored};
 use crate::Result;
 
+/// The part of the store that one pack is. Small blobs are a tenth of a build's bytes, so there are about a hundred packs of them; with
+/// fewer, each image would keep more of what is packed from going (`docs/design/0005`).
+const PACK_PART: u64 = 1024;
+
 /// Packs for small blobs, files for large ones.
 #[derive(Debug, Clone, Copy)]
 pub struct HybridKind {
@@ -37,7 +41,7 @@ impl LayoutKind for HybridKind {
 
     fn open(&self, ground: &Ground) -> Result<Box<dyn Layout>> {
         Ok(Box::new(Hybrid {
-            packed: Packed::open(ground)?,
+            packed: Packed::open(ground, PACK_PART)?,
             loose: Loose::open(ground)?,
             packed_max_bytes: self.packed_max_bytes,
         }))

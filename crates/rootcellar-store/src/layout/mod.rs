@@ -203,6 +203,12 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     fn end(&self) -> io::Result<()>;
 }
 
+/// Bytes of the disk that a file of so many bytes takes.
+fn whole_blocks(bytes: u64) -> u64 {
+    const BLOCK_BYTES: u64 = 4096;
+    bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
+}
+
 /// The same error, for each blob that it is about.
 fn copy_of(error: &io::Error) -> io::Error {
     match error.raw_os_error() {

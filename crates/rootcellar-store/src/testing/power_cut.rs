@@ -367,12 +367,13 @@ impl Simulation {
 
     /// Uses a store that was opened after a crash, and cuts the power once more.
     fn crash_again(&mut self, store: &SteppedStore, disk: &SimulatedDisk, story: &str) {
+        let mut promised = self.promised(false).clone();
+        // What was evicted and is put again now is promised by that put only.
+        promised.retain(|digest| store.contains(digest));
         let blobs = (0..3).map(|_| self.any_blob()).collect();
         let mut put = store.put(blobs).unwrap();
         while store.step(Lane::Commit) == Next::Again {}
-        let mut promised = self.synced.clone();
         if self.durability == Durability::Always {
-            promised.extend(&self.acknowledged);
             let outcomes = put.outcomes().unwrap_or_default();
             let ok = put.digests.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
             promised.extend(ok.map(|(digest, _)| *digest));

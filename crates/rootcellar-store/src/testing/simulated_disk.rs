@@ -59,6 +59,7 @@ struct World {
     fault: Option<Fault>,
     /// Whether a sync has failed under this boot.
     has_failed_to_sync: bool,
+    never_fails_to_sync: bool,
     /// What is never synced, although the disk says so.
     is_ignored: Option<fn(&Path) -> bool>,
     locked: bool,
@@ -235,6 +236,7 @@ impl SimulatedDisk {
             seed,
             fault: None,
             has_failed_to_sync: false,
+            never_fails_to_sync: false,
             is_ignored: None,
             locked: false,
             changes_made: 0,
@@ -247,6 +249,13 @@ impl SimulatedDisk {
     #[must_use]
     pub fn ignoring_syncs_of(self, is_ignored: fn(&Path) -> bool) -> Self {
         self.world().is_ignored = Some(is_ignored);
+        self
+    }
+
+    /// A disk whose syncs do not fail, for a layout that does not remember what was synced: after a failed one it has lost everything.
+    #[must_use]
+    pub fn without_failed_syncs(self) -> Self {
+        self.world().never_fails_to_sync = true;
         self
     }
 
@@ -376,6 +385,7 @@ impl World {
             seed: self.seed,
             fault: None,
             has_failed_to_sync: self.has_failed_to_sync && boot == self.boot,
+            never_fails_to_sync: self.never_fails_to_sync,
             is_ignored: self.is_ignored,
             locked: false,
             changes_made: 0,
@@ -399,7 +409,7 @@ impl World {
 
     fn check_sync(&mut self) -> io::Result<()> {
         match self.fault {
-            Some(Fault::NoSync) => {
+            Some(Fault::NoSync) if !self.never_fails_to_sync => {
                 self.has_failed_to_sync = true;
                 Err(io::Error::other("the disk has failed"))
             }
@@ -540,6 +550,10 @@ impl Disk for SimulatedDisk {
             world.durable_names.apply(&change);
         }
         Ok(())
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
     }
 
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {

@@ -153,7 +153,7 @@ impl Engine {
     fn write_elsewhere(&self, staying: &[(New, Place)]) -> Result<()> {
         let news: Vec<New> = staying.iter().map(|(new, _)| new.clone()).collect();
         let mut sizes = news.iter().map(|new| new.blob.digest().size_bytes());
-        if self.layout.growth(&mut sizes) > self.budget.free() {
+        if self.layout.growth(&mut sizes) > self.budget.room_to_move() {
             return self.forget_staying(staying);
         }
         for ((new, from), to) in staying.iter().zip(self.write(&news)) {
@@ -189,10 +189,11 @@ impl Engine {
 
     /// Merges regions that hold little. `None` if there are few.
     pub(super) fn step_merge(&self) -> Option<Next> {
+        let sizes = self.regions();
         let leases = self.leases();
         let doubtful = self.doubtful();
         let mut small: Vec<(u64, Region)> = Vec::new();
-        for size in self.layout.sizes() {
+        for size in sizes {
             let is_small = size.region != Region::ALONE && size.bytes < self.facts.spare_bytes / 4;
             let is_free = !size.is_open && !leases.pins(size.region) && !doubtful.regions.contains(&size.region);
             if is_small && is_free {

@@ -7,7 +7,7 @@ use rootcellar_digest::Digest;
 
 use crate::engine::core::Engine;
 use crate::engine::index::Scanned;
-use crate::layout::{Place, Region};
+use crate::layout::{Place, Region, RegionSize};
 
 /// Blobs that lie alone which one plan names: enough that looking at the whole index for them does not count.
 const ALONE_MAX: usize = 4096;
@@ -140,10 +140,16 @@ impl Engine {
     /// Looks at the whole index, and chooses.
     pub(super) fn plan(&self) -> Plan {
         let now = self.tick();
+        // Before the index is looked at: then all blobs of a region that is not open are in it.
+        let sizes = self.regions();
+        let leased = self.leases().alone();
         let mut ages: BTreeMap<Region, Ages> = BTreeMap::new();
         let mut oldest: BinaryHeap<Alone> = BinaryHeap::new();
         self.index.scan(|Scanned { digest, entry }| {
             if entry.place.region() == Region::ALONE {
+                if leased.contains(&digest) {
+                    return;
+                }
                 keep_oldest(
                     &mut oldest,
                     Alone {
@@ -161,15 +167,15 @@ impl Engine {
         alone.reverse();
         Plan {
             alone,
-            regions: self.order_regions(now, &ages),
+            regions: self.order_regions(&sizes, now, &ages),
         }
     }
 
-    fn order_regions(&self, now: u32, ages: &BTreeMap<Region, Ages>) -> Vec<(u32, Region)> {
+    fn order_regions(&self, sizes: &[RegionSize], now: u32, ages: &BTreeMap<Region, Ages>) -> Vec<(u32, Region)> {
         let leases = self.leases();
         let doubtful = self.doubtful();
         let mut regions = Vec::new();
-        for size in self.layout.sizes() {
+        for size in sizes {
             let is_busy = size.is_open || doubtful.regions.contains(&size.region);
             if size.region == Region::ALONE || is_busy || leases.pins(size.region) {
                 continue;

@@ -58,8 +58,17 @@ impl LogText {
                 );
                 return Err(Error::new(ErrorKind::InvalidArgument, "open", reason));
             }
-            // Its entries have checks of their own, which a log of another store does not pass.
-            Err(HeaderFault::Unreadable | HeaderFault::Foreign) => {
+            // None of its entries would count, and what they speak of would be removed.
+            Err(HeaderFault::Foreign) => {
+                let reason = format!(
+                    "{}: the log is of another store than the one that FORMAT names ({}), or lies under another name",
+                    path.display(),
+                    ground.store
+                );
+                return Err(Error::new(ErrorKind::InvalidArgument, "open", reason));
+            }
+            // Its entries have checks of their own.
+            Err(HeaderFault::Unreadable) => {
                 tracing::warn!(path = %path.display(), "the header of a log is damaged");
                 None
             }

@@ -139,6 +139,12 @@ impl Header {
         if bytes[..8] != *MAGIC {
             return Err(HeaderFault::Unreadable);
         }
+        // Before anything that it says is believed.
+        let mut zeroed = *bytes;
+        zeroed[HEADER_CHECK_AT..HEADER_CHECK_AT + 4].fill(0);
+        if bytes[HEADER_CHECK_AT..HEADER_CHECK_AT + 4] != checksum(&zeroed).to_le_bytes() {
+            return Err(HeaderFault::Unreadable);
+        }
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
         if version != VERSION {
             return Err(HeaderFault::Version(version));

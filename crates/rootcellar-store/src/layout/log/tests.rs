@@ -96,6 +96,14 @@ fn a_header_reads_back_in_its_place_only() {
     );
     let mut newer = bytes;
     newer[8] = 2;
+    assert_eq!(
+        decode(&newer, 0x0102_0304),
+        Err(HeaderFault::Unreadable),
+        "one damaged byte"
+    );
+    newer[12..16].fill(0);
+    let check = crate::checksum::checksum(&newer);
+    newer[12..16].copy_from_slice(&check.to_le_bytes());
     assert_eq!(decode(&newer, 0x0102_0304), Err(HeaderFault::Version(2)));
     for bit in 0..8 * HEADER_BYTES {
         let mut damaged = bytes;

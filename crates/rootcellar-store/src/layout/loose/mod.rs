@@ -26,7 +26,10 @@ use self::logs::LooseLogs;
 use self::name::{dir_of, path_of};
 use self::sweep::Sweep;
 use super::log::{BlobEntry, Entry};
-use super::{Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, copy_content, copy_of};
+use super::{
+    Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, copy_content, copy_of,
+    whole_blocks,
+};
 use crate::byte_counter::Share;
 use crate::io::{Open, remove_if_there};
 use crate::{Content, Error, Result, SpoolFile, Verified};
@@ -294,6 +297,10 @@ impl Layout for Loose {
                 }))
             })
             .collect();
+        // Before their entries are there: a sync in between would mark those.
+        let written = blobs.iter().zip(&outcomes);
+        let files = written.filter_map(|(new, outcome)| Some((new.blob.digest(), *outcome.as_ref().ok()?)));
+        self.unsynced().files.extend(files);
         let turn = self.turn();
         let appended = self.logs.append(&entries);
         drop(turn);
@@ -393,7 +400,6 @@ impl Loose {
         match appended {
             Ok(()) => {
                 self.share.add(charge(digest));
-                self.unsynced().files.push((*digest, number));
             }
             Err(error) => {
                 let path = path_of(&self.root, digest, number);
@@ -415,12 +421,8 @@ fn charge(digest: &Digest) -> u64 {
 }
 
 fn charge_of_size(size_bytes: u64) -> u64 {
-    const BLOCK_BYTES: u64 = 4096;
     const INODE_BYTES: u64 = 512;
-    size_bytes
-        .div_ceil(BLOCK_BYTES)
-        .saturating_mul(BLOCK_BYTES)
-        .saturating_add(INODE_BYTES)
+    whole_blocks(size_bytes).saturating_add(INODE_BYTES)
 }
 
 impl fmt::Display for Loose {

@@ -63,7 +63,7 @@ fn open(ground: &Ground, dir: &Path, region: Region) -> io::Result<Arc<Pack>> {
     let data = ground.disk.open(&path, Open::Read)?;
     let bytes = data.size()?;
     let pack = Pack::new(region, path, data, ground.bytes.share());
-    pack.set_bytes(bytes);
+    pack.set_bytes(bytes, 0);
     Ok(Arc::new(pack))
 }
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rootcellar_digest::Digest;
 
 use self::pack::{Pack, SECTOR_BYTES};
-use self::write::Current;
+use self::write::{Current, LOG_BYTES};
 use super::log::{BlobEntry, Entry, LogBook, LogKind};
 use super::{Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored};
 use crate::io::{DiskFile as _, remove_if_there};
@@ -38,9 +38,12 @@ impl LayoutKind for PackedKind {
     }
 
     fn open(&self, ground: &Ground) -> Result<Box<dyn Layout>> {
-        Ok(Box::new(Packed::open(ground)?))
+        Ok(Box::new(Packed::open(ground, PART)?))
     }
 }
+
+/// The part of the store that one pack is, where everything is packed. There are over a hundred packs.
+const PART: u64 = 128;
 
 /// Packs in a directory.
 #[derive(Debug)]
@@ -57,14 +60,15 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub(super) fn open(ground: &Ground) -> Result<Self> {
+    /// Opens the packs of a store, or begins a store. A new pack is one of `part` parts of the store.
+    pub(super) fn open(ground: &Ground, part: u64) -> Result<Self> {
         let dir = ground.dir.join("packs");
         let found = find::find(ground, &dir)?;
         Ok(Self {
             logs: LogBook::new(ground, dir.clone(), LogKind::Pack),
             ground: ground.clone(),
             dir,
-            pack_bytes: pack_bytes(ground.bytes_max),
+            pack_bytes: pack_bytes(ground.bytes_max, part),
             packs: RwLock::new(found.packs),
             current: Mutex::new(Current::none(found.next_number)),
         })
@@ -85,7 +89,7 @@ impl Packed {
             if !self.ground.was_closed || pack.size()? > data_end {
                 find::reopen(&self.ground, pack)?.set_size(data_end)?;
             }
-            pack.set_bytes(data_end + log_end);
+            pack.set_bytes(data_end, log_end);
             Ok(())
         };
         trim().map_err(|error| Error::io("open", format!("cutting {}", pack.path.display()), error))
@@ -94,17 +98,18 @@ impl Packed {
 
 /// Large enough that few packs make a store, and an image that maps them all mounts in a millisecond; small enough that one in
 /// use does not keep much, and that a small store has many.
-fn pack_bytes(bytes_max: u64) -> u64 {
+fn pack_bytes(bytes_max: u64, part: u64) -> u64 {
     const LEAST: u64 = 16 << 10;
     const MOST: u64 = 256 << 20;
-    (bytes_max / 128).next_power_of_two().clamp(LEAST, MOST)
+    (bytes_max / part).next_power_of_two().clamp(LEAST, MOST)
 }
 
 impl Layout for Packed {
     fn facts(&self) -> Facts {
         Facts {
             file_above_bytes: u64::MAX,
-            spare_bytes: self.pack_bytes,
+            // A pack, its log if all its blobs are small, and the log's last block.
+            spare_bytes: self.pack_bytes + self.pack_bytes / 4 + 2 * LOG_BYTES,
         }
     }
 
@@ -190,7 +195,11 @@ impl Layout for Packed {
                 checksum: 0,
                 used: 0,
             });
-            self.logs.append(place.region().number(), &[entry])?;
+            match self.logs.append(place.region().number(), &[entry]) {
+                // Its pack went meanwhile, and took it along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => drop(done?),
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::byte_counter::Share;
 use crate::io::DiskFile;
-use crate::layout::Region;
+use crate::layout::{Region, whole_blocks};
 
 /// Blobs begin on such boundaries, and what lies between is zero: the unit in which an EROFS image can map a file.
 pub(super) const SECTOR_BYTES: u64 = 512;
@@ -32,9 +32,9 @@ impl Pack {
         }
     }
 
-    /// Counts `bytes` as what the pack takes.
-    pub(super) fn set_bytes(&self, bytes: u64) {
-        self.share.set(bytes);
+    /// Counts what the pack's two files take.
+    pub(super) fn set_bytes(&self, data_bytes: u64, log_bytes: u64) {
+        self.share.set(whole_blocks(data_bytes) + whole_blocks(log_bytes));
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -6,17 +6,19 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::Packed;
 use super::pack::{Pack, SECTOR_BYTES, data_path};
 use crate::io::{DiskFile as _, Open, remove_if_there};
-use crate::layout::log::{BlobEntry, Entry};
+use crate::layout::log::{BlobEntry, ENTRY_BYTES_MAX, Entry};
 use crate::layout::{New, Place, Region, copy_content, copy_of};
 use crate::{Content, ErrorKind};
 
 /// What lies between a blob and the next sector.
 const ZEROS: [u8; 512] = [0; 512];
 const _: () = assert!(ZEROS.len() as u64 == SECTOR_BYTES);
+/// The part of what is free on the disk that one pack takes at the most.
+const FREE_PART: u64 = 8;
 /// A pack is not made smaller than this, however little room there is, but for a smaller blob.
 const PACK_BYTES_MIN: u64 = 64 << 10;
-/// What is reserved for a log, for a start: entries of a pack of blobs of a few kilobytes.
-const LOG_BYTES: u64 = 4096;
+/// What a log is counted with, for a start: entries of a pack of blobs of a few kilobytes.
+pub(super) const LOG_BYTES: u64 = 4096;
 
 /// The pack that is being written, if one is.
 #[derive(Debug)]
@@ -81,9 +83,10 @@ impl Packed {
                 growth += room + LOG_BYTES;
             }
             room -= size;
-            growth += 96;
+            growth += ENTRY_BYTES_MAX as u64;
         }
-        growth
+        // The log's last block is counted as a whole.
+        if growth == 0 { 0 } else { growth + LOG_BYTES }
     }
 
     pub(super) fn write_all(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
@@ -129,14 +132,19 @@ impl Packed {
     /// Cuts a pack to what is in it.
     fn seal(&self, full: &OpenPack) -> io::Result<()> {
         full.pack.set_size(full.end)?;
-        full.pack.set_bytes(full.end + self.logs.end(full.pack.region.number()));
+        full.pack.set_bytes(full.end, self.logs.end(full.pack.region.number()));
         Ok(())
     }
 
     /// Begins a pack for a blob of `size`, as large as a pack should be, or as the disk has room for.
     fn begin(&self, region: Region, size: u64) -> io::Result<OpenPack> {
         let least = padded(size);
-        let mut limit = self.pack_bytes.max(least);
+        // So that there are always several, and one of them can go, on a disk that is smaller than the bound says.
+        let share = self.ground.disk.free_bytes(&self.dir)? / FREE_PART;
+        let mut limit = self
+            .pack_bytes
+            .min(share.max(PACK_BYTES_MIN).next_multiple_of(SECTOR_BYTES))
+            .max(least);
         let made = loop {
             match self.make(region, limit) {
                 Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted && limit > least.max(PACK_BYTES_MIN) => {
@@ -169,7 +177,7 @@ impl Packed {
         let data = ground.disk.open(&path, Open::Create { mode: 0o444 })?;
         let pack = Pack::new(region, path, data, ground.bytes.share());
         pack.reserve(limit)?;
-        pack.set_bytes(limit + LOG_BYTES);
+        pack.set_bytes(limit, LOG_BYTES);
         self.logs.create(region.number())?;
         Ok(pack)
     }
@@ -182,7 +190,7 @@ impl Packed {
         let written = write_data(pack, start, run);
         match written.and_then(|()| self.logs.append(pack.region.number(), &entries)) {
             Ok(log_bytes) => {
-                pack.set_bytes(open.limit + log_bytes.max(LOG_BYTES));
+                pack.set_bytes(open.limit, log_bytes.max(LOG_BYTES));
                 outcomes.extend(entries.iter().map(|entry| Ok(place_of(pack.region, entry))));
             }
             Err(error) => outcomes.extend(run.iter().map(|_| Err(copy_of(&error)))),
