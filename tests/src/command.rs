@@ -59,6 +59,12 @@ impl Running {
         Ok(kill_process(self.pid(), signal)?)
     }
 
+    /// The id of the process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the process wrote so far.
     #[must_use]
     pub fn output(&self) -> String {

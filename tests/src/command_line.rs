@@ -13,7 +13,10 @@ use crate::server::Server;
 /// How long one command may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `rootcellar put`, `get`, `tree` and `exec` against a server.
+/// Where no server listens.
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+/// Runs `rootcellar put`, `get`, `tree` and `exec` against a server, and whatever needs none.
 #[derive(Debug)]
 pub struct CommandLine {
     program: ServerProgram,
@@ -29,10 +32,24 @@ impl CommandLine {
     /// When there is no room for the commands' output.
     #[must_use]
     pub fn new(program: &ServerProgram, server: &Server) -> Self {
+        Self::at(program, server.url())
+    }
+
+    /// Talks to nobody.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for the commands' output.
+    #[must_use]
+    pub fn without_server(program: &ServerProgram) -> Self {
+        Self::at(program, NOWHERE.to_owned())
+    }
+
+    fn at(program: &ServerProgram, url: String) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         Self {
             program: program.clone(),
-            url: server.url(),
+            url,
             directory,
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -81,13 +81,30 @@ impl Server {
         self.running.output()
     }
 
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The id of its process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.running.process_id()
+    }
+
+    /// Stops the server with SIGTERM. Its directory stays.
+    pub fn stop(&mut self) {
+        self.running.stop();
+    }
+
     /// Stops the server with SIGTERM and starts it again on the same directory and address.
     ///
     /// # Panics
     ///
     /// With its log, when it does not come up.
     pub fn restart(&mut self) {
-        self.running.stop();
+        self.stop();
         self.start_again();
     }
 
@@ -101,7 +118,12 @@ impl Server {
         self.start_again();
     }
 
-    fn start_again(&mut self) {
+    /// Starts a server that was stopped again, on the same directory and address.
+    ///
+    /// # Panics
+    ///
+    /// With its log, when it does not come up.
+    pub fn start_again(&mut self) {
         self.running = spawn(&self.program, &self.options, self.directory.path(), self.address);
         self.wait_until_it_listens();
     }

@@ -11,12 +11,15 @@ use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Mix, Report, Workloa
 use rootcellar_store::layout::{LayoutKind, kind_named};
 
 use crate::cli;
+use crate::size::Size;
 
 const LAYOUTS: [&str; 3] = ["loose", "packed", "hybrid"];
 /// A system to build in, very many small files, and what a compiler makes.
 const DEFAULT_MIXES: [&str; 3] = ["deb-root", "node-modules", "c-debug"];
 /// What everything is divided by for a quick look.
 const QUICK: u64 = 10;
+/// A smaller store that is full has not even room for a batch beside what it could let go.
+const MIX_BYTES_MIN: u64 = 16 << 20;
 const SEED: u64 = 1;
 
 /// Measures storage layouts, and reports.
@@ -28,13 +31,21 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
     let layouts = layouts(&options.layouts)?;
     let mixes = mixes(&options.mixes)?;
     let questions = questions(&options.only)?;
-    fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let shrink = if options.quick { QUICK } else { 1 };
+    let mix_bytes = options.size.0 / shrink;
+    if mix_bytes < MIX_BYTES_MIN {
+        bail!(
+            "--size {}: at least {} is needed here",
+            options.size,
+            Size(MIX_BYTES_MIN * shrink)
+        );
+    }
+    fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let mut report = Report::new();
     if options.only.is_empty() {
         let workload = |mix: &Mix| {
             say(&format!("making a workload of {}: {}", mix.name, mix.origin));
-            Workload::of_mix(mix, SEED, options.size.0 / shrink)
+            Workload::of_mix(mix, SEED, mix_bytes)
         };
         let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
         let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();

@@ -97,7 +97,7 @@ pub(crate) struct BenchLayouts {
     #[arg(long = "mix", value_name = "MIX")]
     pub(crate) mixes: Vec<String>,
 
-    /// How much of each mix is stored.
+    /// How much of each mix is stored: 16 MiB at the least, and with --quick ten times that.
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     pub(crate) size: Size,
 
@@ -105,7 +105,7 @@ pub(crate) struct BenchLayouts {
     #[arg(long)]
     pub(crate) figures: bool,
 
-    /// Only this question; may be given several times: put, always, get, million, large, action-cache.
+    /// Only this question; may be given several times: put, always, get, million, large, full, action-cache.
     #[arg(long = "only", value_name = "QUESTION", requires = "figures")]
     pub(crate) only: Vec<String>,
 
