@@ -149,6 +149,10 @@ impl Layout for Flat {
         sizes.sum()
     }
 
+    fn footprint(&self, digest: &Digest) -> u64 {
+        digest.size_bytes()
+    }
+
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
         blobs.iter().map(|new| self.write_one(new)).collect()
     }

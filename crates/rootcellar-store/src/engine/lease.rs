@@ -190,7 +190,7 @@ impl Engine {
     /// Bytes that leases keep.
     pub(super) fn leased_bytes(&self) -> u64 {
         let leases = self.leases();
-        let alone: u64 = leases.alone.keys().map(Digest::size_bytes).sum();
+        let alone: u64 = leases.alone.keys().map(|digest| self.layout.footprint(digest)).sum();
         let sizes = self.layout.sizes().into_iter();
         let pinned = sizes.filter(|size| leases.pins(size.region)).map(|size| size.bytes);
         alone + pinned.sum::<u64>()

@@ -92,6 +92,14 @@ impl Layout for Hybrid {
         self.packed.growth(&mut packed.into_iter()) + self.loose.growth(&mut loose.into_iter())
     }
 
+    fn footprint(&self, digest: &Digest) -> u64 {
+        if self.is_packed(digest.size_bytes()) {
+            self.packed.footprint(digest)
+        } else {
+            self.loose.footprint(digest)
+        }
+    }
+
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
         let is_packed = |new: &New| self.is_packed(new.blob.digest().size_bytes());
         // Most batches are of one sort.

@@ -144,7 +144,8 @@ pub struct RegionSize {
     pub is_open: bool,
 }
 
-/// Where bytes lie. `testing::check_layout` tests what is promised here.
+/// Where bytes lie. A layout is tested by the suites of [`testing`](crate::testing) over a store that has it, and what is promised
+/// here about crashes by [`check_power_cuts`](crate::testing::check_power_cuts).
 ///
 /// 1. **Written means readable**: from the moment that `write` returns, `open` finds the bytes at the place it told.
 /// 2. **A place is never given twice** while a file or a reader may still mean the blob that had it.
@@ -156,7 +157,8 @@ pub struct RegionSize {
 /// 6. **An error is one blob's**, and leaves what was written before as it was.
 ///
 /// Writes do not run at once with each other; everything else may. All calls may block but
-/// [`growth`](Self::growth), [`sizes`](Self::sizes) and [`locate`](Self::locate), and [`open`](Self::open) in a region that is not [`Region::ALONE`].
+/// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes) and [`locate`](Self::locate), and
+/// [`open`](Self::open) in a region that is not [`Region::ALONE`].
 pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// What is always so.
     fn facts(&self) -> Facts;
@@ -170,6 +172,9 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Bytes of disk that writing blobs of these sizes would take, at the most.
     fn growth(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64;
+
+    /// Bytes that a stored blob takes of its region's, padding and what speaks of it included.
+    fn footprint(&self, digest: &Digest) -> u64;
 
     /// Writes blobs, and tells where each lies. They are replayed after a crash of the process; after one of the machine, if
     /// they were synced.

@@ -88,6 +88,26 @@ async fn no_more_is_moved_than_is_put() {
     }
 }
 
+/// What a blob takes is much more than its size then, and what a pack loses is not what its blobs have.
+#[tokio::test]
+async fn no_more_blobs_are_moved_than_put_if_all_are_tiny() {
+    const BLOBS: usize = 30_000;
+    const BLOB_BYTES: usize = 32;
+    for layout in ["packed", "hybrid"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), options(layout, 4 << 20)).await;
+        let mut seeded = Seeded::new(1);
+        for _ in 0..BLOBS / 1000 {
+            let batch = (0..1000).map(|_| seeded.blob(DigestFunction::Sha256, BLOB_BYTES));
+            put_all(&store, &batch.collect::<Vec<_>>()).await;
+        }
+        let counters = store.statistics().counters;
+        let moved = counters.moved_bytes / BLOB_BYTES as u64;
+        assert!(counters.evicted_blobs > BLOBS as u64 / 2, "{layout}: {counters:?}");
+        assert!(moved <= BLOBS as u64, "{layout}: {moved} were moved, of {BLOBS}");
+    }
+}
+
 #[tokio::test]
 async fn a_blob_beyond_the_whole_bound_is_refused_and_evicts_nothing() {
     for layout in LAYOUTS {

@@ -19,15 +19,13 @@ impl Engine {
         let mut next = Some(oldest);
         while let Some(alone) = next {
             if let Some(entry) = self.forget_alone(&alone) {
-                wanted = wanted.saturating_sub(alone.digest.size_bytes());
+                wanted = wanted.saturating_sub(self.layout.footprint(&alone.digest));
                 victims.push((alone.digest, entry));
             }
             if wanted == 0 || victims.len() >= BATCH_BLOBS {
                 break;
             }
-            next = plan
-                .next_alone()
-                .filter(|alone| !self.is_protected(&super::Unit::Alone(*alone)));
+            next = plan.next_alone().filter(|alone| !self.is_protected(alone.used));
         }
         self.remove_forgotten(&victims)
     }

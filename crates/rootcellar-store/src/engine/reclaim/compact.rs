@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use rootcellar_digest::Digest;
 
+use super::plan::Contents;
 use crate::checksum::checksum;
 use crate::engine::check::{Check, check};
 use crate::engine::core::Engine;
@@ -32,22 +33,16 @@ pub(super) struct Compaction {
     /// What was not used since goes.
     median: u32,
     /// What is in it, in the order of the disk, those that come first last.
-    blobs: Vec<(Digest, Place)>,
+    blobs: Contents,
 }
 
 impl Engine {
-    /// Begins to empty a region, keeping what was used after `median`.
-    pub(super) fn begin_compacting(&self, region: Region, median: u32) -> Next {
+    /// Begins to empty a region of its `blobs`, keeping what was used after `median`.
+    pub(super) fn begin_compacting(&self, region: Region, median: u32, mut blobs: Contents) -> Next {
         if !self.leases().doom(region) {
             return Next::Again;
         }
         self.horizon.fetch_max(u64::from(median), Ordering::SeqCst);
-        let mut blobs = Vec::new();
-        self.index.scan(|seen| {
-            if seen.entry.place.region() == region {
-                blobs.push((seen.digest, seen.entry.place));
-            }
-        });
         blobs.sort_unstable_by_key(|(_, place)| std::cmp::Reverse(place.offset()));
         self.upkeep().reclaim.compaction = Some(Compaction { region, median, blobs });
         Next::Again
@@ -202,6 +197,8 @@ impl Engine {
         }
         drop((leases, doubtful));
         let smallest = small.iter().min().filter(|_| small.len() > SMALL_REGIONS_MAX)?;
-        Some(self.begin_compacting(smallest.1, 0))
+        let region = smallest.1;
+        let contents = self.contents([region].into_iter()).remove(&region);
+        Some(self.begin_compacting(region, 0, contents.unwrap_or_default()))
     }
 }

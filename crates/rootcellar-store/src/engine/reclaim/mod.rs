@@ -81,12 +81,8 @@ impl Engine {
         let is_new = plan.is_none();
         let mut plan = plan.unwrap_or_else(|| self.plan());
         match plan.next() {
-            Some(unit) if self.is_protected(&unit) => {
-                self.refuse(FULL_YOUNG);
-                None
-            }
             Some(unit) => {
-                let next = self.let_go(unit, &mut plan);
+                let next = self.let_go(unit, &mut plan)?;
                 self.upkeep().reclaim.plan = Some(plan);
                 Some(next)
             }
@@ -99,16 +95,27 @@ impl Engine {
         }
     }
 
-    fn let_go(&self, unit: Unit, plan: &mut Plan) -> Next {
+    /// Lets a unit go. `None` if it is protected: then nothing can go.
+    fn let_go(&self, unit: Unit, plan: &mut Plan) -> Option<Next> {
         match unit {
-            Unit::Alone(oldest) => self.evict_alone(oldest, plan),
-            Unit::Region { region, median } => self.begin_compacting(region, median),
+            Unit::Alone(oldest) if !self.is_protected(oldest.used) => return Some(self.evict_alone(oldest, plan)),
+            Unit::Alone(_) => {}
+            Unit::Pack(planned) => {
+                let Some((pack, contents)) = self.look_into(planned, plan) else {
+                    return Some(Next::Again);
+                };
+                if !self.is_protected(pack.median) {
+                    return Some(self.begin_compacting(pack.region, pack.median, contents));
+                }
+            }
         }
+        self.refuse(FULL_YOUNG);
+        None
     }
 
-    /// Whether the oldest of all is too young to go.
-    fn is_protected(&self, unit: &Unit) -> bool {
-        self.when_full == WhenFull::Refuse && self.recency.age(unit.used(), self.now()) < self.promised_lifetime()
+    /// Whether a blob that was used then is too young to go.
+    fn is_protected(&self, used: u32) -> bool {
+        self.when_full == WhenFull::Refuse && self.recency.age(used, self.now()) < self.promised_lifetime()
     }
 
     /// The lifetime that is kept: longer than what is promised, by what a use may be remembered too early. A restart takes it back

@@ -11,6 +11,8 @@ use crate::layout::{Place, Region, RegionSize};
 
 /// Blobs that lie alone which one plan names: enough that looking at the whole index for them does not count.
 const ALONE_MAX: usize = 4096;
+/// Packs whose blobs are looked for in the index at once, for the same reason: a thirty-second of a store or so.
+const PACKS_AT_ONCE: usize = 32;
 
 /// A blob that lies alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,56 +40,61 @@ impl Ord for PlaceOrder {
     }
 }
 
+/// A region, in the order in which regions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pack {
+    /// The use that half of it is not younger than. First, as above.
+    pub(super) median: u32,
+    pub(super) region: Region,
+    /// Bytes that come back.
+    pub(super) bytes: u64,
+}
+
 /// What can go at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unit {
     Alone(Alone),
-    /// A region, and the use that half of it is not younger than.
-    Region {
-        region: Region,
-        median: u32,
-    },
-}
-
-impl Unit {
-    /// By what units are ordered.
-    pub(super) fn used(&self) -> u32 {
-        match self {
-            Self::Alone(alone) => alone.used,
-            Self::Region { median, .. } => *median,
-        }
-    }
+    Pack(Pack),
 }
 
 /// Units in the order in which they are to go, those that go first last.
 #[derive(Debug)]
 pub(super) struct Plan {
     alone: Vec<Alone>,
-    regions: Vec<(u32, Region)>,
+    packs: Vec<Pack>,
+    /// What is in the packs that go next.
+    contents: BTreeMap<Region, Contents>,
 }
+
+/// Blobs, and where they were seen.
+pub(super) type Contents = Vec<(Digest, Place)>;
 
 impl Plan {
     /// The unit that goes next.
     pub(super) fn next(&mut self) -> Option<Unit> {
-        let alone = self.alone.last().map(|alone| alone.used);
-        let region = self.regions.last().map(|(median, _)| *median);
-        match (alone, region) {
-            (None, None) => None,
-            (Some(alone), Some(region)) if alone <= region => self.alone.pop().map(Unit::Alone),
-            (Some(_), None) => self.alone.pop().map(Unit::Alone),
-            (_, Some(_)) => self.next_region(),
+        match self.next_alone() {
+            Some(alone) => Some(Unit::Alone(alone)),
+            None => self.packs.pop().map(Unit::Pack),
         }
     }
 
-    fn next_region(&mut self) -> Option<Unit> {
-        let (median, region) = self.regions.pop()?;
-        Some(Unit::Region { region, median })
+    /// The blob that lies alone and goes next, if no pack goes before it.
+    pub(super) fn next_alone(&mut self) -> Option<Alone> {
+        let pack = self.packs.last().map_or(u32::MAX, |pack| pack.median);
+        self.alone.pop_if(|alone| alone.used <= pack)
     }
 
-    /// The blob that lies alone and goes next, if no region goes before it.
-    pub(super) fn next_alone(&mut self) -> Option<Alone> {
-        let region = self.regions.last().map_or(u32::MAX, |(median, _)| *median);
-        self.alone.pop_if(|alone| alone.used <= region)
+    /// By what the next unit is ordered.
+    fn next_used(&self) -> Option<u32> {
+        let alone = self.alone.last().map(|alone| alone.used);
+        let pack = self.packs.last().map(|pack| pack.median);
+        alone.into_iter().chain(pack).min()
+    }
+
+    fn put_back(&mut self, pack: Pack, contents: Contents) {
+        let at = self.packs.partition_point(|other| *other > pack);
+        self.packs.insert(at, pack);
+        self.contents.insert(pack.region, contents);
     }
 }
 
@@ -160,21 +167,72 @@ impl Engine {
                 );
             } else {
                 let ages = ages.entry(entry.place.region()).or_insert_with(Ages::new);
-                ages.add(now.saturating_sub(entry.used), digest.size_bytes().max(1));
+                ages.add(now.saturating_sub(entry.used), self.layout.footprint(&digest));
             }
         });
         let mut alone = oldest.into_sorted_vec();
         alone.reverse();
         Plan {
             alone,
-            regions: self.order_regions(&sizes, now, &ages),
+            packs: self.order_packs(&sizes, now, &ages),
+            contents: BTreeMap::new(),
         }
     }
 
-    fn order_regions(&self, sizes: &[RegionSize], now: u32, ages: &BTreeMap<Region, Ages>) -> Vec<(u32, Region)> {
+    /// Looks at a pack again that the plan has told to go, since its blobs may have been used meanwhile: what it is now, and what
+    /// is in it, or `None` if something else is to go before it now.
+    pub(super) fn look_into(&self, planned: Pack, plan: &mut Plan) -> Option<(Pack, Contents)> {
+        if !plan.contents.contains_key(&planned.region) {
+            let next = plan.packs.iter().rev().take(PACKS_AT_ONCE - 1);
+            let next = next.map(|pack| pack.region).chain([planned.region]);
+            plan.contents = self.contents(next);
+        }
+        let contents = plan.contents.remove(&planned.region).unwrap_or_default();
+        let median = self.median(planned, &contents);
+        let pack = Pack { median, ..planned };
+        if plan.next_used().is_some_and(|used| used < median) {
+            plan.put_back(pack, contents);
+            return None;
+        }
+        Some((pack, contents))
+    }
+
+    /// The blobs of regions that are not open, and maybe some that go just now.
+    pub(super) fn contents(&self, regions: impl Iterator<Item = Region>) -> BTreeMap<Region, Contents> {
+        let mut contents: BTreeMap<_, _> = regions.map(|region| (region, Vec::new())).collect();
+        self.index.scan(|Scanned { digest, entry }| {
+            if let Some(blobs) = contents.get_mut(&entry.place.region()) {
+                blobs.push((digest, entry.place));
+            }
+        });
+        contents
+    }
+
+    /// The use that half of a pack is not younger than, by bytes; what it has lost counts as old.
+    fn median(&self, pack: Pack, contents: &[(Digest, Place)]) -> u32 {
+        let live = contents.iter().filter_map(|(digest, place)| {
+            let entry = self.index.get(digest).filter(|entry| entry.place == *place)?;
+            Some((entry.used, self.layout.footprint(digest)))
+        });
+        let mut uses: Vec<(u32, u64)> = live.collect();
+        uses.sort_unstable();
+        let live_bytes: u64 = uses.iter().map(|(_, bytes)| bytes).sum();
+        let mut old_bytes = pack.bytes.saturating_sub(live_bytes);
+        let mut median = 0;
+        for (used, bytes) in uses {
+            if old_bytes >= pack.bytes / 2 {
+                break;
+            }
+            median = used;
+            old_bytes += bytes;
+        }
+        median
+    }
+
+    fn order_packs(&self, sizes: &[RegionSize], now: u32, ages: &BTreeMap<Region, Ages>) -> Vec<Pack> {
         let leases = self.leases();
         let doubtful = self.doubtful();
-        let mut regions = Vec::new();
+        let mut packs = Vec::new();
         for size in sizes {
             let is_busy = size.is_open || doubtful.regions.contains(&size.region);
             if size.region == Region::ALONE || is_busy || leases.pins(size.region) {
@@ -185,10 +243,14 @@ impl Engine {
                 let age = ages.of_oldest((size.bytes / 2).saturating_sub(dead));
                 now.saturating_sub(age)
             });
-            regions.push((median, size.region));
+            packs.push(Pack {
+                median,
+                region: size.region,
+                bytes: size.bytes,
+            });
         }
-        regions.sort_unstable_by_key(|unit| Reverse(*unit));
-        regions
+        packs.sort_unstable_by_key(|pack| Reverse(*pack));
+        packs
     }
 }
 

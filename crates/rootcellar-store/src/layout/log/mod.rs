@@ -22,4 +22,4 @@ mod writer;
 
 pub(crate) use self::book::LogBook;
 pub(crate) use self::reader::LogText;
-pub(crate) use self::slot::{BlobEntry, ENTRY_BYTES_MAX, Entry, LogKind, function_number, function_of};
+pub(crate) use self::slot::{BlobEntry, ENTRY_BYTES_MAX, Entry, LogKind, entry_bytes, function_number, function_of};

@@ -245,6 +245,10 @@ fn decode_blob(bytes: &[u8]) -> Option<BlobEntry> {
 }
 
 /// Bytes of an entry about a blob.
+pub(crate) const fn entry_bytes(function: DigestFunction) -> u64 {
+    blob_len(function) as u64
+}
+
 const fn blob_len(function: DigestFunction) -> usize {
     SLOT_BYTES + function.hash_len().next_multiple_of(SLOT_BYTES)
 }

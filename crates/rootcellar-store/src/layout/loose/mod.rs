@@ -25,7 +25,7 @@ use rootcellar_digest::Digest;
 use self::logs::LooseLogs;
 use self::name::{dir_of, path_of};
 use self::sweep::Sweep;
-use super::log::{BlobEntry, Entry};
+use super::log::{BlobEntry, Entry, entry_bytes};
 use super::{
     Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, copy_content, copy_of,
     whole_blocks,
@@ -282,6 +282,10 @@ impl Layout for Loose {
     fn growth(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64 {
         let files: u64 = sizes.map(charge_of_size).sum();
         if files == 0 { 0 } else { files + self.logs.growth() }
+    }
+
+    fn footprint(&self, digest: &Digest) -> u64 {
+        charge_of_size(digest.size_bytes()).saturating_add(entry_bytes(digest.function()))
     }
 
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {

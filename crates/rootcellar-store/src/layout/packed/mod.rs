@@ -23,7 +23,7 @@ use rootcellar_digest::Digest;
 
 use self::pack::{Pack, SECTOR_BYTES};
 use self::write::{Current, LOG_BYTES};
-use super::log::{BlobEntry, Entry, LogBook, LogKind};
+use super::log::{BlobEntry, Entry, LogBook, LogKind, entry_bytes};
 use super::{Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored};
 use crate::io::{DiskFile as _, remove_if_there};
 use crate::{Error, Result};
@@ -153,6 +153,10 @@ impl Layout for Packed {
 
     fn growth(&self, sizes: &mut dyn Iterator<Item = u64>) -> u64 {
         self.growth_of(sizes)
+    }
+
+    fn footprint(&self, digest: &Digest) -> u64 {
+        write::padded(digest.size_bytes()) + entry_bytes(digest.function())
     }
 
     fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {

@@ -56,7 +56,7 @@ impl Current {
 }
 
 /// Bytes that a blob takes in a pack.
-fn padded(size: u64) -> u64 {
+pub(super) fn padded(size: u64) -> u64 {
     size.next_multiple_of(SECTOR_BYTES)
 }
 
