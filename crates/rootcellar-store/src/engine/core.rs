@@ -102,10 +102,22 @@ impl Engine {
     /// Looks a blob up, and notes that it is used.
     pub(super) fn touch_entry(&self, digest: &Digest, used: u32) -> Option<Entry> {
         let entry = self.index.touch(digest, used);
-        if entry.is_some() && !self.has_new_uses.load(Ordering::Relaxed) {
+        self.note_uses(entry.is_some());
+        entry
+    }
+
+    /// Notes that blobs are used, and tells which are absent: each once, in the order of first mention.
+    pub(super) fn touch_all(&self, digests: &[Digest]) -> Vec<Digest> {
+        let mut absent = self.index.absent(digests, self.tick());
+        self.note_uses(absent.len() < digests.len());
+        absent.retain(|digest| !digest.is_empty_blob());
+        absent
+    }
+
+    fn note_uses(&self, are_new: bool) {
+        if are_new && !self.has_new_uses.load(Ordering::Relaxed) {
             self.has_new_uses.store(true, Ordering::Relaxed);
         }
-        entry
     }
 
     /// Whether a blob is present; notes that it is used.

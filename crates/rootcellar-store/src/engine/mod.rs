@@ -53,7 +53,6 @@ use self::lanes::{Bells, Lane, Threads, Waker as _};
 pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
-use crate::store::absent_once;
 use crate::{Blob, BlobStore, ByteRange, Clock, Kept, Leased, LocalStore, Location, Mark, Result, Spool, Verified};
 
 /// A [`LocalStore`] in a directory.
@@ -137,8 +136,7 @@ impl DiskStore {
 #[async_trait]
 impl BlobStore for DiskStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
-        let used = self.engine.tick();
-        Ok(absent_once(digests, |digest| self.engine.touch(&digest, used)))
+        Ok(self.engine.touch_all(digests))
     }
 
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {

@@ -4,6 +4,7 @@
 //! than a thousandth of the table. 57 to 62 bytes for a blob whose hash has 32 bytes (`docs/design/0004`). Nothing here touches
 //! the disk; a lock is held for one look-up, or for one shard's scan.
 
+mod many;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -218,8 +219,7 @@ impl Table {
     }
 
     fn shard(&self, mixed: Mixed) -> MutexGuard<'_, Shard> {
-        let shard = mixed.0 >> (u64::BITS - SHARD_BITS);
-        lock(&self.shards[usize::try_from(shard).expect("few shards")])
+        lock(&self.shards[mixed.shard()])
     }
 }
 

@@ -8,6 +8,7 @@
 //! An entry takes the length of the hash and 21 bytes; a slot 4, three quarters to seven eighths of them filled. Both grow by a
 //! sixteenth or an eighth, so that little lies fallow. The tag keeps most probes away from entries of other blobs.
 
+use super::SHARD_BITS;
 use crate::layout::Place;
 
 const ID_BITS: u32 = 20;
@@ -58,10 +59,15 @@ impl Flags {
 }
 
 /// A key, hashed with a secret so that nobody can choose names that collide.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mixed(pub(super) u64);
 
 impl Mixed {
+    /// Which shard of the table it is, by the highest bits.
+    pub(super) fn shard(self) -> usize {
+        usize::try_from(self.0 >> (u64::BITS - SHARD_BITS)).expect("few shards")
+    }
+
     fn home(self, slots: usize) -> usize {
         let fraction = self.0 & 0xffff_ffff;
         usize::try_from((fraction * slots as u64) >> 32).expect("less than the number of slots")
@@ -101,9 +107,23 @@ impl Shard {
 
     /// The number of the entry with this hash and size.
     pub(super) fn find(&self, mixed: Mixed, hash: &[u8], size: u64) -> Option<usize> {
+        self.entries_tagged(mixed).find(|id| self.is_it(*id, hash, size))
+    }
+
+    /// Whether there is anything at the slot where a search begins. If not, there is no such entry.
+    pub(super) fn is_home_filled(&self, mixed: Mixed) -> bool {
+        self.probe(mixed).next().is_some_and(|at| self.slots[at] != EMPTY)
+    }
+
+    /// The first entry that may be the one that is looked for, if there is any.
+    pub(super) fn likely(&self, mixed: Mixed) -> Option<usize> {
+        self.entries_tagged(mixed).next()
+    }
+
+    /// Whether an entry has this hash and size.
+    pub(super) fn is_it(&self, id: usize, hash: &[u8], size: u64) -> bool {
         // Weak functions have collisions between contents of different sizes: the size is part of the name.
-        let is_it = |id: &usize| self.hash(*id, hash.len()) == hash && self.size(*id, hash.len()) == size;
-        self.entries_tagged(mixed).find(is_it)
+        self.hash(id, hash.len()) == hash && self.size(id, hash.len()) == size
     }
 
     /// The numbers of the entries whose hash begins with `prefix`, among those that `mixed` can mean.

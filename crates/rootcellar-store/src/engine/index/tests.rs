@@ -80,6 +80,14 @@ proptest! {
         for number in 0..200 {
             prop_assert_eq!(index.get(&digest(number)), model.get(&number).copied());
         }
+        // Of several functions, and each twice.
+        let digests: Vec<Digest> = (0..200).chain(0..200).map(digest).collect();
+        let absent: Vec<Digest> = (0..200).filter(|number| !model.contains_key(number)).map(digest).collect();
+        prop_assert_eq!(index.absent(&digests, 1000), absent);
+        for (number, entry) in &mut model {
+            (entry.used, entry.flags) = (1000, entry.flags.with(Flags::TOUCHED));
+            prop_assert_eq!(index.get(&digest(*number)), Some(*entry));
+        }
         let mut seen = HashMap::new();
         index.scan(|scanned| assert!(seen.insert(scanned.digest, scanned.entry).is_none()));
         let expected: HashMap<Digest, Entry> = model.into_iter().map(|(number, entry)| (digest(number), entry)).collect();
