@@ -55,6 +55,25 @@ async fn what_was_used_lately_outlives_what_was_not() {
     }
 }
 
+/// Nearly every pack has about as much of the one as of the other then.
+#[tokio::test]
+async fn what_is_always_in_use_stays_even_if_it_is_half_of_the_store() {
+    for layout in LAYOUTS {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::default());
+        let store = open(dir.path(), layout, WhenFull::Shorten, &clock).await;
+        // Of sorts that do not go together with which blobs lie alone.
+        let first = put_all(&store, &blobs(1, MANY + 100)).await;
+        assert_eq!(store.statistics().counters.evicted_blobs, 0, "{layout}");
+        let in_use: Vec<Digest> = first.chunks(4).step_by(2).flatten().copied().collect();
+        for round in 0..30 {
+            store.find_missing(&in_use).await.unwrap();
+            put_all(&store, &blobs(2 + round, 100)).await;
+        }
+        assert!(store.statistics().counters.evicted_blobs > 2000, "{layout}");
+        assert_few_missing(&store, &in_use, layout).await;
+    }
+}
+
 #[tokio::test]
 async fn recency_survives_a_restart() {
     for layout in LAYOUTS {

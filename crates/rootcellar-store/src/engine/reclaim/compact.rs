@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use rootcellar_digest::Digest;
 
+use super::old::Old;
 use super::plan::Contents;
 use crate::checksum::checksum;
 use crate::engine::check::{Check, check};
@@ -30,21 +31,21 @@ const SMALL_REGIONS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Compaction {
     region: Region,
-    /// What was not used since goes.
-    median: u32,
+    /// What goes.
+    old: Old,
     /// What is in it, in the order of the disk, those that come first last.
     blobs: Contents,
 }
 
 impl Engine {
-    /// Begins to empty a region of its `blobs`, keeping what was used after `median`.
-    pub(super) fn begin_compacting(&self, region: Region, median: u32, mut blobs: Contents) -> Next {
+    /// Begins to empty a region of its `blobs`, keeping what is not old.
+    pub(super) fn begin_compacting(&self, region: Region, old: Old, mut blobs: Contents) -> Next {
         if !self.leases().doom(region) {
             return Next::Again;
         }
-        self.horizon.fetch_max(u64::from(median), Ordering::SeqCst);
+        self.horizon.fetch_max(u64::from(old.until), Ordering::SeqCst);
         blobs.sort_unstable_by_key(|(_, place)| std::cmp::Reverse(place.offset()));
-        self.upkeep().reclaim.compaction = Some(Compaction { region, median, blobs });
+        self.upkeep().reclaim.compaction = Some(Compaction { region, old, blobs });
         Next::Again
     }
 
@@ -75,8 +76,7 @@ impl Engine {
     }
 
     fn end_compaction(&self, region: Region) -> Next {
-        // Even if nothing was moved now: a process that was killed may have moved something, and synced nothing.
-        if let Err(error) = self.sync_layout() {
+        if let Err(error) = self.sync_moved() {
             return self.abandon(&error);
         }
         if let Err(error) = self.layout.drop_region(region) {
@@ -88,6 +88,16 @@ impl Engine {
         Next::Again
     }
 
+    /// Makes durable what was moved. A process that was killed may have moved something, too, and synced nothing.
+    fn sync_moved(&self) -> Result<()> {
+        if self.upkeep().reclaim.are_moves_synced {
+            return Ok(());
+        }
+        self.sync_layout()?;
+        self.upkeep().reclaim.are_moves_synced = true;
+        Ok(())
+    }
+
     /// Lets some old blobs go, and moves some young ones.
     fn move_some(&self, compaction: &mut Compaction) -> Result<()> {
         let (mut bytes, mut staying) = (0, Vec::new());
@@ -95,7 +105,7 @@ impl Engine {
             let Some((digest, place)) = compaction.blobs.pop() else {
                 break;
             };
-            if self.forget_old(&digest, place, compaction.median) {
+            if self.forget_old(&digest, place, &mut compaction.old) {
                 continue;
             }
             if let Some(entry) = self.index.get(&digest).filter(|entry| entry.place == place) {
@@ -112,8 +122,11 @@ impl Engine {
         self.write_elsewhere(&staying)
     }
 
-    fn forget_old(&self, digest: &Digest, place: Place, median: u32) -> bool {
-        let gone = self.index.remove_if(digest, place, |entry| entry.used <= median);
+    fn forget_old(&self, digest: &Digest, place: Place, old: &mut Old) -> bool {
+        let bytes = self.layout.footprint(digest);
+        let gone = self
+            .index
+            .remove_if(digest, place, |entry| old.takes(entry.used, bytes));
         if let Some(entry) = gone {
             self.note_evicted(digest.size_bytes(), entry.used);
         }
@@ -151,6 +164,7 @@ impl Engine {
         if self.layout.growth(&mut sizes) > self.budget.room_to_move() {
             return self.forget_staying(staying);
         }
+        self.upkeep().reclaim.are_moves_synced = false;
         for ((new, from), to) in staying.iter().zip(self.write(&news)) {
             let digest = new.blob.digest();
             match to {
@@ -175,9 +189,10 @@ impl Engine {
             let reason = "the room that is spared for moving blobs is taken";
             return Err(Error::new(ErrorKind::Exhausted, "compact", reason));
         }
+        let mut everything = Old::EVERYTHING;
         for (new, place) in staying {
             self.horizon.fetch_max(u64::from(self.tick()), Ordering::SeqCst);
-            self.forget_old(&new.blob.digest(), *place, u32::MAX);
+            self.forget_old(&new.blob.digest(), *place, &mut everything);
         }
         Ok(())
     }
@@ -199,6 +214,6 @@ impl Engine {
         let smallest = small.iter().min().filter(|_| small.len() > SMALL_REGIONS_MAX)?;
         let region = smallest.1;
         let contents = self.contents([region].into_iter()).remove(&region);
-        Some(self.begin_compacting(region, 0, contents.unwrap_or_default()))
+        Some(self.begin_compacting(region, Old::NOTHING, contents.unwrap_or_default()))
     }
 }

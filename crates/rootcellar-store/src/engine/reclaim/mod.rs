@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!   too little free ──> plan ──┬─> a blob that lies alone ──────> its file is removed
-//!                              └─> a region, half of it old ────> the young half is moved, the region is dropped
+//!                              └─> a pack, half of it old ──────> what is young is moved, the pack is dropped
 //! ```
 //!
 //! Space in a pack comes back only with the whole pack. So of all packs that one goes of which half, by bytes, is out of date or was
-//! used longest ago: the *median* of its uses is the oldest. What in it was used since is written once more; so each byte that comes
-//! back costs at most one that is written. Blobs that lie alone stand in the same order with their own uses.
+//! used longest ago (`plan`). What in it is younger (`old`) is written once more; so each byte that comes back costs at most one that
+//! is written. Blobs that lie alone stand in the same order with their own uses.
 //!
 //! Nothing that is leased goes, and nothing in a pack of which anything is leased.
 
+mod ages;
 mod alone;
 mod compact;
+mod old;
 mod plan;
 
 use std::time::Duration;
@@ -29,6 +31,8 @@ use super::upkeep::CHECKPOINT_INTERVAL;
 pub(in crate::engine) struct Reclaim {
     plan: Option<Plan>,
     compaction: Option<Compaction>,
+    /// Whether whatever was moved is durable where it is now.
+    are_moves_synced: bool,
 }
 
 /// The part of the store that is made free when room is made, so that puts need not wait for it: a sixty-fourth.
@@ -101,11 +105,11 @@ impl Engine {
             Unit::Alone(oldest) if !self.is_protected(oldest.used) => return Some(self.evict_alone(oldest, plan)),
             Unit::Alone(_) => {}
             Unit::Pack(planned) => {
-                let Some((pack, contents)) = self.look_into(planned, plan) else {
+                let Some((old, contents)) = self.look_into(planned, plan) else {
                     return Some(Next::Again);
                 };
-                if !self.is_protected(pack.median) {
-                    return Some(self.begin_compacting(pack.region, pack.median, contents));
+                if !self.is_protected(old.until) {
+                    return Some(self.begin_compacting(planned.region, old, contents));
                 }
             }
         }
