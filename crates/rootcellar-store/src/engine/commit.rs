@@ -63,6 +63,10 @@ struct Waiting {
     needs: Option<u64>,
     /// Why no room can be made for it.
     refusal: Option<String>,
+    /// Requests in the last commit, and those that came during it.
+    expected: usize,
+    /// How many requests there were when more were waited for.
+    seen: usize,
 }
 
 impl Queue {
@@ -72,6 +76,23 @@ impl Queue {
 
     pub(super) fn push(&self, request: Request) {
         self.waiting().requests.push_back(request);
+    }
+
+    /// Whether it is worth a moment to wait for more: those who were served last are about to come again. Without this they fall
+    /// into two groups, of which one always waits for the other's sync.
+    fn is_gathering(&self) -> bool {
+        let mut waiting = self.waiting();
+        let here = waiting.requests.len();
+        let has_grown = here > waiting.seen;
+        waiting.seen = here;
+        has_grown && here < waiting.expected
+    }
+
+    /// Notes that so many requests are about to be answered.
+    fn note_served(&self, requests: usize) {
+        let mut waiting = self.waiting();
+        waiting.expected = requests + waiting.requests.len();
+        waiting.seen = 0;
     }
 
     /// Bytes that the first request waits for.
@@ -134,6 +155,9 @@ impl Batch {
 
 impl Engine {
     pub(super) fn step_commit(&self) -> Next {
+        if self.durability == Durability::Always && self.queue.is_gathering() {
+            return Next::Soon;
+        }
         let (mut requests, refusal) = self.queue.take();
         if requests.is_empty() {
             return Next::Idle;
@@ -166,6 +190,7 @@ impl Engine {
         };
         let outcomes = self.commit(&batch);
         drop(held);
+        self.queue.note_served(requests.len());
         answer_all(requests, &batch, &outcomes);
         self.wake_upkeep_if_low();
         Next::Again

@@ -45,11 +45,16 @@ impl Lane {
 pub enum Next {
     /// Takes the next step.
     Again,
+    /// Takes the next step in a moment, woken or not: what comes meanwhile is served by the same step.
+    Soon,
     /// Takes the next step after this time, or when it is woken.
     After(Duration),
     /// Waits to be woken.
     Idle,
 }
+
+/// How long a step that is to come soon is waited for: some puts arrive meanwhile, and the disk would take much longer to sync.
+const MOMENT: Duration = Duration::from_micros(50);
 
 /// What takes steps.
 pub(super) trait Steps: Send + Sync + 'static {
@@ -90,6 +95,10 @@ impl Bell {
         let is_quiet = |rung: &mut Rung| !rung.is_woken && !rung.must_end;
         let mut rung = match next {
             Next::Again => self.state(),
+            Next::Soon => {
+                thread::sleep(MOMENT);
+                self.state()
+            }
             Next::After(time) => {
                 let waited = self.changed.wait_timeout_while(self.state(), time, is_quiet);
                 waited.unwrap_or_else(PoisonError::into_inner).0

@@ -34,8 +34,8 @@ impl Gate {
 pub(super) struct SyncState {
     /// When the first thing was written that no sync has covered.
     unsynced_since: Option<SystemTime>,
-    /// Whether the last sync left marks that are not durable themselves.
-    has_marks: bool,
+    /// When the last sync was, if it left marks that are not durable themselves.
+    marked_at: Option<SystemTime>,
 }
 
 /// A sync for which the disk had no room, or for which too many files were open, is tried again after this time.
@@ -83,10 +83,10 @@ impl Engine {
         };
         let age = |since: SystemTime| self.now().duration_since(since).unwrap_or(interval);
         let state = self.sync_state();
-        match state.unsynced_since {
+        match state.unsynced_since.or(state.marked_at) {
+            None => return Next::Idle,
             Some(since) if age(since) < interval => return Next::After(interval.saturating_sub(age(since))),
-            None if !state.has_marks => return Next::Idle,
-            _ => {}
+            Some(_) => {}
         }
         drop(state);
         match self.sync_layout() {
@@ -106,7 +106,7 @@ impl Engine {
         let mut state = self.sync_state();
         // Before the sync begins: what is written from now on is not covered, and is noted anew.
         let since = state.unsynced_since.take();
-        state.has_marks = since.is_some();
+        state.marked_at = since.map(|_| self.now());
         drop(state);
         match self.layout.sync() {
             Ok(()) => {

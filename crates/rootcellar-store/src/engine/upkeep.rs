@@ -71,7 +71,7 @@ impl Engine {
         match self.step_scrub() {
             Next::After(time) => Next::After(time.min(until_checkpoint)),
             Next::Idle => Next::After(until_checkpoint),
-            Next::Again => Next::Again,
+            next @ (Next::Again | Next::Soon) => next,
         }
     }
 

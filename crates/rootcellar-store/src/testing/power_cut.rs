@@ -372,7 +372,7 @@ impl Simulation {
         promised.retain(|digest| store.contains(digest));
         let blobs = (0..3).map(|_| self.any_blob()).collect();
         let mut put = store.put(blobs).unwrap();
-        while store.step(Lane::Commit) == Next::Again {}
+        while matches!(store.step(Lane::Commit), Next::Again | Next::Soon) {}
         if self.durability == Durability::Always {
             let outcomes = put.outcomes().unwrap_or_default();
             let ok = put.digests.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());

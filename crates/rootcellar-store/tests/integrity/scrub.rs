@@ -38,7 +38,7 @@ impl Scrubbed {
     /// Takes a step, and turns the clock to the next one.
     fn step(&self) {
         match self.store.step(Lane::Upkeep) {
-            Next::Again => {}
+            Next::Again | Next::Soon => {}
             Next::After(time) => self.clock.advance(time),
             Next::Idle => panic!("there is always a next pass"),
         }
