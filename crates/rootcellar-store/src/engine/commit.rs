@@ -11,9 +11,11 @@
 //! nothing; what is queued is written.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry::Vacant;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rootcellar_digest::Digest;
 use tokio::sync::oneshot;
 
 use super::core::Engine;
@@ -214,17 +216,20 @@ impl Engine {
     /// What of `requests` is not stored yet.
     fn batch(&self, requests: &[Request]) -> Batch {
         let used = self.tick();
-        let count = requests.iter().map(|request| request.blobs.len()).sum();
+        let blobs = || requests.iter().flat_map(|request| &request.blobs);
+        let digests: Vec<Digest> = blobs().map(Verified::digest).collect();
         let mut batch = Batch {
-            news: Vec::with_capacity(count),
-            at: DigestMap::with_capacity_and_hasher(count, Secret::default()),
+            news: Vec::with_capacity(digests.len()),
+            at: DigestMap::with_capacity_and_hasher(digests.len(), Secret::default()),
         };
-        for blob in requests.iter().flat_map(|request| &request.blobs) {
-            let digest = blob.digest();
-            if batch.at.contains_key(&digest) || self.touch(&digest, used) {
+        for (blob, is_absent) in blobs().zip(self.are_absent(&digests)) {
+            if !is_absent {
                 continue;
             }
-            batch.at.insert(digest, batch.news.len());
+            let Vacant(at) = batch.at.entry(blob.digest()) else {
+                continue;
+            };
+            at.insert(batch.news.len());
             batch.news.push(New {
                 blob: blob.clone(),
                 used,

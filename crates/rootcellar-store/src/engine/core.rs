@@ -106,8 +106,15 @@ impl Engine {
         entry
     }
 
+    /// Notes that blobs are used, and tells of each whether it is absent.
+    pub(super) fn are_absent(&self, digests: &[Digest]) -> Vec<bool> {
+        let is_absent = self.index.are_absent(digests, self.tick());
+        self.note_uses(is_absent.contains(&false));
+        is_absent
+    }
+
     /// Notes that blobs are used, and tells which are absent: each once, in the order of first mention.
-    pub(super) fn touch_all(&self, digests: &[Digest]) -> Vec<Digest> {
+    pub(super) fn absent(&self, digests: &[Digest]) -> Vec<Digest> {
         let mut absent = self.index.absent(digests, self.tick());
         self.note_uses(absent.len() < digests.len());
         absent.retain(|digest| !digest.is_empty_blob());

@@ -136,7 +136,7 @@ impl DiskStore {
 #[async_trait]
 impl BlobStore for DiskStore {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
-        Ok(self.engine.touch_all(digests))
+        Ok(self.engine.absent(digests))
     }
 
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rootcellar_digest::Digest;
 use tokio::sync::oneshot;
 
 use super::commit::{COMMIT_BLOBS, COMMIT_BYTES, Request};
@@ -12,17 +13,12 @@ use crate::{Content, Error, ErrorKind, Result, Verified};
 impl Engine {
     pub(super) async fn put_many(self: &Arc<Self>, blobs: Vec<Verified>) -> Vec<Result<()>> {
         let mut outcomes: Vec<Result<()>> = blobs.iter().map(|_| Ok(())).collect();
-        let used = self.tick();
-        let is_new = |(_, blob): &(usize, Verified)| {
-            let digest = blob.digest();
-            !digest.is_empty_blob() && !self.touch(&digest, used)
-        };
-        let new: Vec<(usize, Verified)> = blobs.into_iter().enumerate().filter(is_new).collect();
-        if new.is_empty() {
-            return outcomes;
-        }
-        let (mut items, mut ready) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
-        for (at, blob) in new {
+        let is_new = self.are_new(&blobs);
+        let (mut items, mut ready) = (Vec::with_capacity(blobs.len()), Vec::with_capacity(blobs.len()));
+        for (at, blob) in blobs.into_iter().enumerate() {
+            if !is_new[at] {
+                continue;
+            }
             match self.make_ready(blob).await {
                 Ok(blob) => {
                     items.push(at);
@@ -30,6 +26,9 @@ impl Engine {
                 }
                 Err(error) => outcomes[at] = Err(error),
             }
+        }
+        if ready.is_empty() {
+            return outcomes;
         }
         let submitted: Vec<Submitted> = portions(ready).into_iter().map(|blobs| self.submit(blobs)).collect();
         let mut items = items.into_iter();
@@ -40,6 +39,16 @@ impl Engine {
             }
         }
         outcomes
+    }
+
+    /// Which blobs have to be stored. The others are used.
+    fn are_new(&self, blobs: &[Verified]) -> Vec<bool> {
+        let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
+        let mut is_new = self.are_absent(&digests);
+        for (is_new, digest) in is_new.iter_mut().zip(&digests) {
+            *is_new &= !digest.is_empty_blob();
+        }
+        is_new
     }
 
     /// Brings content that the layout wants as a file into one.
@@ -81,6 +90,10 @@ impl Engine {
 
 /// Cuts what is put into requests of which a commit takes one or more, so that no more room is needed at once than for one of them.
 fn portions(blobs: Vec<Verified>) -> Vec<Vec<Verified>> {
+    let bytes: u64 = blobs.iter().map(|blob| blob.digest().size_bytes()).sum();
+    if bytes <= COMMIT_BYTES && blobs.len() <= COMMIT_BLOBS {
+        return vec![blobs];
+    }
     let mut portions = Vec::with_capacity(1);
     let (mut portion, mut bytes) = (Vec::new(), 0);
     for blob in blobs {
