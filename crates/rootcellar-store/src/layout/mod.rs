@@ -144,8 +144,8 @@ pub struct RegionSize {
     pub is_open: bool,
 }
 
-/// Where bytes lie. A layout is tested by the suites of [`testing`](crate::testing) over a store that has it, and what is promised
-/// here about crashes by [`check_power_cuts`](crate::testing::check_power_cuts).
+/// Where bytes lie. A layout is tested by the suites of `testing` (a feature) over a store that has it, and what is promised here
+/// about crashes by `testing::check_power_cuts`.
 ///
 /// 1. **Written means readable**: from the moment that `write` returns, `open` finds the bytes at the place it told.
 /// 2. **A place is never given twice** while a file or a reader may still mean the blob that had it.

@@ -8,6 +8,7 @@
 
 mod bound;
 mod child;
+mod commit;
 mod eviction;
 mod exhausted;
 mod kill;

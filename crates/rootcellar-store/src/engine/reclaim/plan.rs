@@ -136,10 +136,12 @@ impl Engine {
         });
         let mut alone = oldest.into_sorted_vec();
         alone.reverse();
+        let mut packs = self.order_packs(&sizes, now, &ages);
+        leave_later(&mut alone, &mut packs);
         Plan {
             alone,
+            packs,
             old_until: now.saturating_sub(all_ages.of_oldest_within(all_ages.sum() / PART_TO_GO)),
-            packs: self.order_packs(&sizes, now, &ages),
             contents: BTreeMap::new(),
         }
     }
@@ -194,8 +196,22 @@ impl Engine {
             });
         }
         packs.sort_unstable_by_key(|pack| Reverse(*pack));
-        let later = packs.len() - packs.len().div_ceil(PLANNED_PART);
-        packs.split_off(later)
+        packs
+    }
+}
+
+/// Leaves to the next plan what does not belong into this one, and what goes after that.
+fn leave_later(alone: &mut Vec<Alone>, packs: &mut Vec<Pack>) {
+    let is_alone_complete = alone.len() < ALONE_MAX;
+    let youngest_alone = alone.first().map(|alone| alone.used);
+    let later = packs.len() - packs.len().div_ceil(PLANNED_PART);
+    let named = packs.split_off(later);
+    if let Some(next) = packs.last() {
+        alone.retain(|alone| alone.used <= next.used);
+    }
+    *packs = named;
+    if !is_alone_complete {
+        packs.retain(|pack| Some(pack.used) <= youngest_alone);
     }
 }
 
@@ -207,5 +223,50 @@ fn keep_oldest(oldest: &mut BinaryHeap<Alone>, alone: Alone) {
     let mut youngest = oldest.peek_mut().expect("there are as many as are kept");
     if alone < *youngest {
         *youngest = alone;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rootcellar_digest::DigestFunction;
+
+    use super::*;
+
+    /// Each in the order in which a plan has them: the oldest last.
+    fn units(alone: impl Iterator<Item = u32>, packs: impl Iterator<Item = u32>) -> (Vec<Alone>, Vec<Pack>) {
+        let (digest, place) = (
+            Digest::empty(DigestFunction::Sha256),
+            Place::new(Region::ALONE, 0).unwrap(),
+        );
+        let alone = alone.map(|used| Alone {
+            used,
+            digest,
+            place: PlaceOrder(place),
+        });
+        let region = Region::new(1).unwrap();
+        let packs = packs.map(|used| Pack { used, region, bytes: 1 });
+        (alone.collect(), packs.collect())
+    }
+
+    fn left(alone: impl Iterator<Item = u32>, packs: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<u32>) {
+        let (mut alone, mut packs) = units(alone, packs);
+        leave_later(&mut alone, &mut packs);
+        let alone = alone.iter().map(|alone| alone.used).collect();
+        (alone, packs.iter().map(|pack| pack.used).collect())
+    }
+
+    #[test]
+    fn a_plan_ends_before_what_it_does_not_name() {
+        // Of 16 packs it names two, and nothing that goes after the third.
+        let (alone, packs) = left((0..40).rev(), (0..16).rev().map(|n| n * 10));
+        assert_eq!(packs, [10, 0]);
+        assert_eq!(alone, (0..=20).rev().collect::<Vec<_>>());
+        // Of many that lie alone it names some, and no pack that goes after those.
+        let most = u32::try_from(ALONE_MAX).unwrap();
+        let (alone, packs) = left((0..most).rev(), [most + 5, 7].into_iter());
+        assert_eq!((alone.len(), packs), (ALONE_MAX, vec![7]));
+        assert_eq!(left((0..most).rev(), [most + 5].into_iter()).1, []);
+        assert_eq!(left([].into_iter(), [3].into_iter()), (vec![], vec![3]));
+        assert_eq!(left([3].into_iter(), [].into_iter()), (vec![3], vec![]));
     }
 }

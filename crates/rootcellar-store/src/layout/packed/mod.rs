@@ -239,6 +239,11 @@ fn gone_offset(entry: &Entry) -> Option<u32> {
 
 impl fmt::Display for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "packed({} MiB)", self.pack_bytes >> 20)
+        const MIB: u64 = 1 << 20;
+        let (size, unit) = match self.pack_bytes {
+            0..MIB => (self.pack_bytes >> 10, "KiB"),
+            MIB.. => (self.pack_bytes >> 20, "MiB"),
+        };
+        write!(f, "packed({size} {unit})")
     }
 }
