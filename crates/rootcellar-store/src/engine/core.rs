@@ -167,7 +167,8 @@ impl Engine {
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let outcomes = self.layout.write(blobs);
         assert_eq!(outcomes.len(), blobs.len(), "a layout answers for each blob");
-        self.note_unsynced();
+        let bytes = blobs.iter().map(|new| new.blob.digest().size_bytes()).sum();
+        self.note_written(bytes);
         let is_full = |outcome: &io::Result<Place>| {
             let error = outcome.as_ref().err();
             error.and_then(io::Error::raw_os_error) == Some(Errno::NOSPC.raw_os_error())
@@ -175,8 +176,7 @@ impl Engine {
         if outcomes.iter().any(is_full) {
             self.budget.disk_is_full();
         }
-        let written = blobs.iter().map(|new| new.blob.digest().size_bytes());
-        self.recency.wrote(written.sum());
+        self.recency.wrote(bytes);
         outcomes
     }
 

@@ -34,12 +34,16 @@ impl Gate {
 pub(super) struct SyncState {
     /// When the first thing was written that no sync has covered.
     unsynced_since: Option<SystemTime>,
+    /// Bytes of blobs that were written since the last sync began.
+    unsynced_bytes: u64,
     /// When the last sync was, if it left marks that are not durable themselves.
     marked_at: Option<SystemTime>,
 }
 
 /// A sync for which the disk had no room, or for which too many files were open, is tried again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// So much is synced at once at the most, however short the interval has been: who waits for room waits for a sync.
+const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 /// Where every put is synced by itself, the marks that this leaves are made durable after this time.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -75,6 +79,17 @@ impl Engine {
         }
     }
 
+    /// Notes that so much was written, which is to be synced soon if it is much.
+    pub(super) fn note_written(&self, bytes: u64) {
+        self.note_unsynced();
+        let mut state = self.sync_state();
+        state.unsynced_bytes += bytes;
+        if state.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+            drop(state);
+            self.waker.wake(Lane::Sync);
+        }
+    }
+
     pub(super) fn step_sync(&self) -> Next {
         let interval = match self.durability {
             Durability::Interval(interval) => interval,
@@ -85,6 +100,7 @@ impl Engine {
         let state = self.sync_state();
         match state.unsynced_since.or(state.marked_at) {
             None => return Next::Idle,
+            Some(_) if state.unsynced_bytes >= UNSYNCED_BYTES_MAX => {}
             Some(since) if age(since) < interval => return Next::After(interval.saturating_sub(age(since))),
             Some(_) => {}
         }
@@ -106,6 +122,7 @@ impl Engine {
         let mut state = self.sync_state();
         // Before the sync begins: what is written from now on is not covered, and is noted anew.
         let since = state.unsynced_since.take();
+        state.unsynced_bytes = 0;
         state.marked_at = since.map(|_| self.now());
         drop(state);
         match self.layout.sync() {
