@@ -42,8 +42,8 @@ pub(super) struct SyncState {
 
 /// A sync for which the disk had no room, or for which too many files were open, is tried again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// So much is synced at once at the most, however short the interval has been: who waits for room waits for a sync.
-const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
+/// So much may be unsynced in the smallest store, however short the interval has been.
+const UNSYNCED_BYTES: u64 = 64 << 20;
 /// Where every put is synced by itself, the marks that this leaves are made durable after this time.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -84,10 +84,16 @@ impl Engine {
         self.note_unsynced();
         let mut state = self.sync_state();
         state.unsynced_bytes += bytes;
-        if state.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+        if self.is_much_unsynced(&state) {
             drop(state);
             self.waker.wake(Lane::Sync);
         }
+    }
+
+    /// Whether a sync would take so long that puts had to wait for it. Who waits for room waits for a sync, and what is kept free
+    /// lasts as long as it takes to write as much.
+    fn is_much_unsynced(&self, state: &SyncState) -> bool {
+        state.unsynced_bytes >= self.margin().max(UNSYNCED_BYTES)
     }
 
     pub(super) fn step_sync(&self) -> Next {
@@ -100,7 +106,7 @@ impl Engine {
         let state = self.sync_state();
         match state.unsynced_since.or(state.marked_at) {
             None => return Next::Idle,
-            Some(_) if state.unsynced_bytes >= UNSYNCED_BYTES_MAX => {}
+            Some(_) if self.is_much_unsynced(&state) => {}
             Some(since) if age(since) < interval => return Next::After(interval.saturating_sub(age(since))),
             Some(_) => {}
         }

@@ -42,7 +42,8 @@ const FULL_IN_USE: &str = "is full of what is in use";
 const FULL_YOUNG: &str = "is full of blobs used lately";
 
 impl Engine {
-    fn margin(&self) -> u64 {
+    /// Bytes that are kept free for puts.
+    pub(in crate::engine) fn margin(&self) -> u64 {
         self.budget.bytes_max() / MARGIN_PART
     }
 
