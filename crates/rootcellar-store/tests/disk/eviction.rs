@@ -57,7 +57,7 @@ async fn what_was_used_lately_outlives_what_was_not() {
 
 /// Nearly every pack has about as much of the one as of the other then.
 #[tokio::test]
-async fn what_is_always_in_use_stays_even_if_it_is_half_of_the_store() {
+async fn what_is_always_in_use_stays_even_if_it_is_a_large_part_of_the_store() {
     for layout in LAYOUTS {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::default());
         let store = open(dir.path(), layout, WhenFull::Shorten, &clock).await;

@@ -76,7 +76,9 @@ impl Engine {
     }
 
     fn end_compaction(&self, region: Region) -> Next {
-        if let Err(error) = self.sync_moved() {
+        // Even if nothing was moved now: a process that was killed may have moved something, and synced nothing; and a blob may have
+        // been put anew beside a copy in here that was durable.
+        if let Err(error) = self.sync_layout() {
             return self.abandon(&error);
         }
         if let Err(error) = self.layout.drop_region(region) {
@@ -86,16 +88,6 @@ impl Engine {
         self.counters().compacted_regions += 1;
         self.tell_of_room();
         Next::Again
-    }
-
-    /// Makes durable what was moved. A process that was killed may have moved something, too, and synced nothing.
-    fn sync_moved(&self) -> Result<()> {
-        if self.upkeep().reclaim.are_moves_synced {
-            return Ok(());
-        }
-        self.sync_layout()?;
-        self.upkeep().reclaim.are_moves_synced = true;
-        Ok(())
     }
 
     /// Lets some old blobs go, and moves some young ones.
@@ -164,7 +156,6 @@ impl Engine {
         if self.layout.growth(&mut sizes) > self.budget.room_to_move() {
             return self.forget_staying(staying);
         }
-        self.upkeep().reclaim.are_moves_synced = false;
         for ((new, from), to) in staying.iter().zip(self.write(&news)) {
             let digest = new.blob.digest();
             match to {

@@ -31,8 +31,6 @@ use super::upkeep::CHECKPOINT_INTERVAL;
 pub(in crate::engine) struct Reclaim {
     plan: Option<Plan>,
     compaction: Option<Compaction>,
-    /// Whether whatever was moved is durable where it is now.
-    are_moves_synced: bool,
 }
 
 /// The part of the store that is made free when room is made, so that puts need not wait for it: a sixty-fourth.
