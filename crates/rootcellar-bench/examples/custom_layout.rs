@@ -70,7 +70,7 @@ impl Flat {
         Some((digest.replace('-', "/").parse().ok()?, number.parse().ok()?))
     }
 
-    fn write_one(&self, new: &New) -> io::Result<Place> {
+    fn write_one(&self, new: &New<'_>) -> io::Result<Place> {
         let digest = new.blob.digest();
         for number in 0.. {
             let path = self.path(&digest, number);
@@ -96,7 +96,7 @@ impl Flat {
 }
 
 /// The bytes of a blob. A real layout would give a large one's spool file its name instead of copying it.
-fn content(new: &New) -> io::Result<Vec<u8>> {
+fn content(new: &New<'_>) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(new.blob.digest().size_bytes()).map_err(io::Error::other)?];
     match new.blob.content() {
         Content::Bytes(content) => bytes.copy_from_slice(content),
@@ -153,7 +153,7 @@ impl Layout for Flat {
         digest.size_bytes()
     }
 
-    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+    fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
         blobs.iter().map(|new| self.write_one(new)).collect()
     }
 

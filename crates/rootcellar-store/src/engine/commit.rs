@@ -139,13 +139,13 @@ impl Queue {
 
 /// What a commit is to write: each blob once, whoever put it.
 #[derive(Debug)]
-struct Batch {
-    news: Vec<New>,
+struct Batch<'a> {
+    news: Vec<New<'a>>,
     /// Where in `news` a blob is.
     at: DigestMap<usize>,
 }
 
-impl Batch {
+impl Batch<'_> {
     /// Puts the smallest blobs first.
     fn order_by_size(&mut self) {
         self.news.sort_by_key(|new| new.blob.digest().size_bytes());
@@ -153,7 +153,22 @@ impl Batch {
             self.at.insert(new.blob.digest(), at);
         }
     }
+
+    /// What to answer to a request, given the outcomes of `news`.
+    fn answers(&self, request: &Request, outcomes: &[Result<()>]) -> Vec<Result<()>> {
+        let answer = |blob: &Verified| match self.at.get(&blob.digest()) {
+            Some(at) => outcomes[*at]
+                .as_ref()
+                .map_or_else(|error| Err(error.again()), |()| Ok(())),
+            // It was there already.
+            None => Ok(()),
+        };
+        request.blobs.iter().map(answer).collect()
+    }
 }
+
+/// There is less room than these bytes, which writing takes.
+struct NeedsRoom(u64);
 
 impl Engine {
     pub(super) fn step_commit(&self) -> Next {
@@ -170,12 +185,11 @@ impl Engine {
             }
             return Next::Again;
         }
-        let mut batch = self.batch(&requests);
-        let mut needs = self.growth(&batch.news);
-        let held = loop {
-            if let Some(held) = self.budget.hold(needs) {
-                break held;
-            }
+        let answers = loop {
+            let needs = match self.commit_all(&requests) {
+                Ok(answers) => break answers,
+                Err(NeedsRoom(bytes)) => bytes,
+            };
             let last = requests.pop().expect("what needs nothing is held");
             let is_first = requests.is_empty();
             if let (true, Some(reason)) = (is_first, &refusal) {
@@ -187,15 +201,23 @@ impl Engine {
                 self.waker.wake(Lane::Upkeep);
                 return Next::Idle;
             }
-            batch = self.batch(&requests);
-            needs = self.growth(&batch.news);
         };
-        let outcomes = self.commit(&batch);
-        drop(held);
         self.queue.note_served(requests.len());
-        answer_all(requests, &batch, &outcomes);
+        answer_all(requests, answers);
         self.wake_upkeep_if_low();
         Next::Again
+    }
+
+    /// Stores what `requests` put, if there is room for it, and tells what to answer to each.
+    fn commit_all(&self, requests: &[Request]) -> std::result::Result<Vec<Vec<Result<()>>>, NeedsRoom> {
+        let batch = self.batch(requests);
+        let needs = self.growth(&batch.news);
+        let _held = self.budget.hold(needs).ok_or(NeedsRoom(needs))?;
+        let outcomes = self.commit(&batch);
+        Ok(requests
+            .iter()
+            .map(|request| batch.answers(request, &outcomes))
+            .collect())
     }
 
     /// Stores what there is room for of a request, now that no more room can be made: the smallest blobs, which are the most.
@@ -207,14 +229,16 @@ impl Engine {
         let fitting = counts.partition_point(|count| self.growth(&batch.news[..*count]) <= room);
         let held = self.budget.hold(self.growth(&batch.news[..fitting]));
         let refused = batch.news.split_off(if held.is_some() { fitting } else { 0 });
-        let refuse = |new: New| Err(Error::new(ErrorKind::Exhausted, "put", reason).on(new.blob.digest()));
+        let refuse = |new: New<'_>| Err(Error::new(ErrorKind::Exhausted, "put", reason).on(new.blob.digest()));
         let mut outcomes = self.commit(&batch);
         outcomes.extend(refused.into_iter().map(refuse));
-        answer_all(vec![request], &batch, &outcomes);
+        let answers = batch.answers(&request, &outcomes);
+        drop(batch);
+        request.answer(answers);
     }
 
     /// What of `requests` is not stored yet.
-    fn batch(&self, requests: &[Request]) -> Batch {
+    fn batch<'a>(&self, requests: &'a [Request]) -> Batch<'a> {
         let used = self.tick();
         let blobs = || requests.iter().flat_map(|request| &request.blobs);
         let digests: Vec<Digest> = blobs().map(Verified::digest).collect();
@@ -230,22 +254,19 @@ impl Engine {
                 continue;
             };
             at.insert(batch.news.len());
-            batch.news.push(New {
-                blob: blob.clone(),
-                used,
-            });
+            batch.news.push(New { blob, used });
         }
         batch
     }
 
     /// Bytes of disk that writing `news` takes, beyond what their spool files take already.
-    fn growth(&self, news: &[New]) -> u64 {
+    fn growth(&self, news: &[New<'_>]) -> u64 {
         if news.is_empty() {
             return 0;
         }
         let mut sizes = news.iter().map(|new| new.blob.digest().size_bytes());
         let growth = self.layout.growth(&mut sizes);
-        let is_given = |new: &&New| {
+        let is_given = |new: &&New<'_>| {
             let is_large = new.blob.digest().size_bytes() > self.facts.file_above_bytes;
             is_large && matches!(new.blob.content(), Content::Spooled(_))
         };
@@ -254,7 +275,7 @@ impl Engine {
     }
 
     /// Writes a batch, makes it durable if that is promised, and enters it into the index.
-    fn commit(&self, batch: &Batch) -> Vec<Result<()>> {
+    fn commit(&self, batch: &Batch<'_>) -> Vec<Result<()>> {
         if batch.news.is_empty() {
             return Vec::new();
         }
@@ -273,12 +294,12 @@ impl Engine {
                 .map(|new| Err(error.again().on(new.blob.digest())))
                 .collect();
         }
-        let enter = |(new, place): (&New, io::Result<Place>)| self.enter(new, place);
+        let enter = |(new, place): (&New<'_>, io::Result<Place>)| self.enter(new, place);
         batch.news.iter().zip(places).map(enter).collect()
     }
 
     /// Gives up what was written and could not be synced, since nobody is told of it.
-    fn take_back(&self, news: &[New], places: &[io::Result<Place>]) {
+    fn take_back(&self, news: &[New<'_>], places: &[io::Result<Place>]) {
         let written = news.iter().zip(places);
         let written = written.filter_map(|(new, place)| Some((new.blob.digest(), *place.as_ref().ok()?)));
         if let Err(error) = self.layout.remove(&written.collect::<Vec<_>>()) {
@@ -286,7 +307,7 @@ impl Engine {
         }
     }
 
-    fn enter(&self, new: &New, place: io::Result<Place>) -> Result<()> {
+    fn enter(&self, new: &New<'_>, place: io::Result<Place>) -> Result<()> {
         let digest = new.blob.digest();
         let place = place.map_err(|error| Error::io("put", "writing the blob", error).on(digest))?;
         let entry = Entry {
@@ -300,16 +321,8 @@ impl Engine {
     }
 }
 
-fn answer_all(requests: Vec<Request>, batch: &Batch, outcomes: &[Result<()>]) {
-    for request in requests {
-        let outcome = |blob: &Verified| match batch.at.get(&blob.digest()) {
-            Some(at) => outcomes[*at]
-                .as_ref()
-                .map_or_else(|error| Err(error.again()), |()| Ok(())),
-            // It was there already.
-            None => Ok(()),
-        };
-        let answers = request.blobs.iter().map(outcome).collect();
+fn answer_all(requests: Vec<Request>, answers: Vec<Vec<Result<()>>>) {
+    for (request, answers) in requests.into_iter().zip(answers) {
         request.answer(answers);
     }
 }

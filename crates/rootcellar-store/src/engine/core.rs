@@ -163,7 +163,7 @@ impl Engine {
     }
 
     /// Writes blobs with the layout. Blocks.
-    pub(super) fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+    pub(super) fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let outcomes = self.layout.write(blobs);
         assert_eq!(outcomes.len(), blobs.len(), "a layout answers for each blob");

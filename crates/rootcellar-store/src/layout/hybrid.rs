@@ -100,8 +100,8 @@ impl Layout for Hybrid {
         }
     }
 
-    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
-        let is_packed = |new: &New| self.is_packed(new.blob.digest().size_bytes());
+    fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
+        let is_packed = |new: &New<'_>| self.is_packed(new.blob.digest().size_bytes());
         // Most batches are of one sort.
         if blobs.iter().all(is_packed) {
             return self.packed.write(blobs);
@@ -109,7 +109,7 @@ impl Layout for Hybrid {
         if !blobs.iter().any(is_packed) {
             return self.loose.write(blobs);
         }
-        let (packed, loose): (Vec<New>, Vec<New>) = blobs.iter().cloned().partition(is_packed);
+        let (packed, loose): (Vec<New<'_>>, Vec<New<'_>>) = blobs.iter().copied().partition(is_packed);
         let (mut packed, mut loose) = (
             self.packed.write(&packed).into_iter(),
             self.loose.write(&loose).into_iter(),

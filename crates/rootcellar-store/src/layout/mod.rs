@@ -89,10 +89,10 @@ pub struct Ground {
 }
 
 /// A blob to be written.
-#[derive(Debug, Clone)]
-pub struct New {
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
     /// The blob.
-    pub blob: Verified,
+    pub blob: &'a Verified,
     /// When it was used last, in ticks of the store.
     pub used: u32,
 }
@@ -178,7 +178,7 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Writes blobs, and tells where each lies. They are replayed after a crash of the process; after one of the machine, if
     /// they were synced.
-    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>>;
+    fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>>;
 
     /// Makes everything before this call durable. If the disk is full or too many files are open
     /// ([`ErrorKind::of_io`](crate::ErrorKind::of_io) tells), nothing is lost, and the next call makes all of it durable; after any

@@ -37,6 +37,23 @@ pub(super) struct Compaction {
     blobs: Contents,
 }
 
+/// A blob that is moved out of a region, as it was read there.
+#[derive(Debug)]
+struct Staying {
+    blob: Verified,
+    used: u32,
+    place: Place,
+}
+
+impl Staying {
+    fn as_new(&self) -> New<'_> {
+        New {
+            blob: &self.blob,
+            used: self.used,
+        }
+    }
+}
+
 impl Engine {
     /// Begins to empty a region of its `blobs`, keeping what is not old.
     pub(super) fn begin_compacting(&self, region: Region, old: Old, mut blobs: Contents) -> Next {
@@ -101,7 +118,11 @@ impl Engine {
                 continue;
             }
             if let Some(entry) = self.index.get(&digest).filter(|entry| entry.place == place) {
-                staying.extend(self.read_to_move(digest, entry).map(|new| (new, place)));
+                staying.extend(self.read_to_move(digest, entry).map(|blob| Staying {
+                    blob,
+                    used: entry.used,
+                    place,
+                }));
                 bytes += digest.size_bytes();
             }
             if bytes >= STEP_BYTES {
@@ -126,7 +147,7 @@ impl Engine {
     }
 
     /// Reads a blob that is to be moved; `None` if it is damaged.
-    fn read_to_move(&self, digest: Digest, entry: Entry) -> Option<New> {
+    fn read_to_move(&self, digest: Digest, entry: Entry) -> Option<Verified> {
         let extent = self.layout.open(&digest, entry.place).ok()?;
         let blob = if digest.size_bytes() > STEP_BYTES {
             match check(digest, &extent) {
@@ -146,27 +167,26 @@ impl Engine {
         if blob.is_none() {
             self.look_again(digest, entry);
         }
-        let used = entry.used;
-        blob.map(|blob| New { blob, used })
+        blob
     }
 
-    fn write_elsewhere(&self, staying: &[(New, Place)]) -> Result<()> {
-        let news: Vec<New> = staying.iter().map(|(new, _)| new.clone()).collect();
+    fn write_elsewhere(&self, staying: &[Staying]) -> Result<()> {
+        let news: Vec<New<'_>> = staying.iter().map(Staying::as_new).collect();
         let mut sizes = news.iter().map(|new| new.blob.digest().size_bytes());
         if self.layout.growth(&mut sizes) > self.budget.room_to_move() {
             return self.forget_staying(staying);
         }
-        for ((new, from), to) in staying.iter().zip(self.write(&news)) {
-            let digest = new.blob.digest();
+        for (staying, to) in staying.iter().zip(self.write(&news)) {
+            let digest = staying.blob.digest();
             match to {
                 Ok(to) => {
-                    if self.index.relocate(&digest, *from, to) {
+                    if self.index.relocate(&digest, staying.place, to) {
                         self.counters().moved_bytes += digest.size_bytes();
                     }
                 }
                 // The disk has less room than the bound says.
                 Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted => {
-                    self.forget_staying(&[(new.clone(), *from)])?;
+                    self.forget_staying(std::slice::from_ref(staying))?;
                 }
                 Err(error) => return Err(Error::io("compact", "writing a blob elsewhere", error).on(digest)),
             }
@@ -175,15 +195,15 @@ impl Engine {
     }
 
     /// There is no room to move anything: somebody else took what was spared for it.
-    fn forget_staying(&self, staying: &[(New, Place)]) -> Result<()> {
+    fn forget_staying(&self, staying: &[Staying]) -> Result<()> {
         if self.when_full == WhenFull::Refuse {
             let reason = "the room that is spared for moving blobs is taken";
             return Err(Error::new(ErrorKind::Exhausted, "compact", reason));
         }
         let mut everything = Old::EVERYTHING;
-        for (new, place) in staying {
+        for staying in staying {
             self.horizon.fetch_max(u64::from(self.tick()), Ordering::SeqCst);
-            self.forget_old(&new.blob.digest(), *place, &mut everything);
+            self.forget_old(&staying.blob.digest(), staying.place, &mut everything);
         }
         Ok(())
     }

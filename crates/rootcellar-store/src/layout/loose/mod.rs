@@ -288,8 +288,8 @@ impl Layout for Loose {
         charge_of_size(digest.size_bytes()).saturating_add(entry_bytes(digest.function()))
     }
 
-    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
-        let mut outcomes: Vec<io::Result<u32>> = blobs.iter().map(|new| self.publish(&new.blob)).collect();
+    fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
+        let mut outcomes: Vec<io::Result<u32>> = blobs.iter().map(|new| self.publish(new.blob)).collect();
         let written = blobs.iter().zip(&outcomes);
         let entries: Vec<Entry> = written
             .filter_map(|(new, outcome)| {

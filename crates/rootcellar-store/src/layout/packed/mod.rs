@@ -159,7 +159,7 @@ impl Layout for Packed {
         write::padded(digest.size_bytes()) + entry_bytes(digest.function())
     }
 
-    fn write(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+    fn write(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
         self.write_all(blobs)
     }
 

@@ -89,7 +89,7 @@ impl Packed {
         if growth == 0 { 0 } else { growth + LOG_BYTES }
     }
 
-    pub(super) fn write_all(&self, blobs: &[New]) -> Vec<io::Result<Place>> {
+    pub(super) fn write_all(&self, blobs: &[New<'_>]) -> Vec<io::Result<Place>> {
         let mut current = self.current();
         let mut outcomes = Vec::with_capacity(blobs.len());
         let mut rest = blobs;
@@ -183,7 +183,7 @@ impl Packed {
     }
 
     /// Writes blobs that fit into the open pack: the data with one call, then the entries with one.
-    fn write_run(&self, open: &mut OpenPack, run: &[New], outcomes: &mut Vec<io::Result<Place>>) {
+    fn write_run(&self, open: &mut OpenPack, run: &[New<'_>], outcomes: &mut Vec<io::Result<Place>>) {
         let start = open.end;
         let entries = lay_out(open, run);
         let pack = &open.pack;
@@ -199,9 +199,9 @@ impl Packed {
 }
 
 /// How many of `blobs` fit into the open pack. The first does.
-fn run_len(open: &OpenPack, blobs: &[New]) -> usize {
+fn run_len(open: &OpenPack, blobs: &[New<'_>]) -> usize {
     let mut room = open.limit - open.end;
-    let fits = |new: &&New| {
+    let fits = |new: &&New<'_>| {
         let size = padded(new.blob.digest().size_bytes());
         let fits = size <= room;
         room = room.saturating_sub(size);
@@ -211,7 +211,7 @@ fn run_len(open: &OpenPack, blobs: &[New]) -> usize {
 }
 
 /// Gives each blob its place, and moves the end behind them. It stays there even if the blobs are never written.
-fn lay_out(open: &mut OpenPack, run: &[New]) -> Vec<Entry> {
+fn lay_out(open: &mut OpenPack, run: &[New<'_>]) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(run.len());
     for new in run {
         let digest = new.blob.digest();
@@ -234,7 +234,7 @@ fn place_of(region: Region, entry: &Entry) -> Place {
     Place::new(region, blob.offset).expect("a pack has at most 2^24 sectors")
 }
 
-fn write_data(pack: &Pack, mut at: u64, run: &[New]) -> io::Result<()> {
+fn write_data(pack: &Pack, mut at: u64, run: &[New<'_>]) -> io::Result<()> {
     let mut pieces = Vec::with_capacity(2 * run.len());
     let mut pieces_at = at;
     for new in run {
@@ -245,7 +245,7 @@ fn write_data(pack: &Pack, mut at: u64, run: &[New]) -> io::Result<()> {
             Content::Spooled(_) | Content::Part(..) => {
                 pack.write_at(&pieces, pieces_at)?;
                 pieces.clear();
-                copy_content(&new.blob, pack, at)?;
+                copy_content(new.blob, pack, at)?;
                 pieces_at = at + size;
             }
         }
