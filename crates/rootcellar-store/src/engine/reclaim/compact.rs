@@ -201,9 +201,9 @@ impl Engine {
             return Err(Error::new(ErrorKind::Exhausted, "compact", reason));
         }
         let mut everything = Old::EVERYTHING;
-        for staying in staying {
+        for Staying { blob, place, .. } in staying {
             self.horizon.fetch_max(u64::from(self.tick()), Ordering::SeqCst);
-            self.forget_old(&staying.blob.digest(), staying.place, &mut everything);
+            self.forget_old(&blob.digest(), *place, &mut everything);
         }
         Ok(())
     }
