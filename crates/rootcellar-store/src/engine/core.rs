@@ -127,11 +127,6 @@ impl Engine {
         }
     }
 
-    /// Whether a blob is present; notes that it is used.
-    pub(super) fn touch(&self, digest: &Digest, used: u32) -> bool {
-        self.touch_entry(digest, used).is_some()
-    }
-
     pub(super) fn counters(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }

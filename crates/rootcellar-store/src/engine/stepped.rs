@@ -92,7 +92,7 @@ impl SteppedStore {
 
     /// Notes a use of a blob if it is present, and tells whether it is.
     pub fn touch(&self, digest: &Digest) -> bool {
-        self.engine.touch(digest, self.engine.tick())
+        self.engine.touch_entry(digest, self.engine.tick()).is_some()
     }
 
     /// Reads a blob, checked as every first read is.
