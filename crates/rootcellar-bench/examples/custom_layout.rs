@@ -19,7 +19,7 @@ use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Report, Workload, me
 use rootcellar_digest::Digest;
 use rootcellar_store::io::Open;
 use rootcellar_store::layout::{
-    Extent, Facts, Ground, HybridKind, Layout, LayoutKind, New, Place, Region, RegionSize, Stored,
+    Extent, Facts, Ground, HybridKind, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, Trust,
 };
 use rootcellar_store::{Content, Result, Share};
 
@@ -130,7 +130,7 @@ impl Layout for Flat {
                 place: Place::new(Region::ALONE, number).expect("few files have one name"),
                 checksum: None,
                 used: 1,
-                is_certain: false,
+                trust: Trust::Doubtful,
                 is_promised: true,
             });
         }
@@ -231,7 +231,7 @@ fn main() {
 
 #[cfg(test)]
 mod tests {
-    use rootcellar_store::testing::{SimulatedDisk, check_blob_store, check_local_store, check_power_cuts_on};
+    use rootcellar_store::testing::{Lanes, SimulatedDisk, check_blob_store, check_local_store, check_power_cuts_on};
     use rootcellar_store::{DiskOptions, DiskStore, Durability, SystemClock};
 
     use super::*;
@@ -262,7 +262,7 @@ mod tests {
         for durability in [Durability::Always, Durability::default(), Durability::None] {
             // It does not remember what was synced.
             let new_disk = |seed| SimulatedDisk::new(seed).without_failed_syncs();
-            check_power_cuts_on(new_disk, &kind, durability, 0..25);
+            check_power_cuts_on(new_disk, &kind, durability, Lanes::InTurn, 0..25);
         }
     }
 }

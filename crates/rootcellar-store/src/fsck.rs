@@ -17,7 +17,7 @@ use crate::engine::check::{Check, check};
 use crate::engine::home::{Home, layout_of};
 use crate::engine::index::{Entry, Flags, Index};
 use crate::io::{Disk, DryRunDisk, OsDisk};
-use crate::layout::{Ground, Layout, Place, Region, Stored, kind_named};
+use crate::layout::{Ground, Layout, Place, Region, Stored, Trust, kind_named};
 use crate::{ByteCounter, Error, ErrorKind, Result};
 
 /// How a store is checked.
@@ -233,8 +233,7 @@ impl Subject {
     }
 
     fn check_one(&mut self, blob: &Stored, findings: &mut Findings) -> Result<()> {
-        if !blob.is_certain && !self.home.is_cache_whole() {
-            // After a sync that failed, whatever is read may be in memory only.
+        if blob.trust == Trust::Lost {
             self.report.torn.push(blob.digest);
             findings.bad.insert((blob.digest, blob.place));
             return Ok(());
@@ -249,7 +248,7 @@ impl Subject {
         };
         match outcome {
             Check::Whole(checksum) => return self.note_whole(blob, checksum, findings),
-            Check::Damaged(reason) if blob.is_certain => self.report.damaged.push((blob.digest, reason)),
+            Check::Damaged(reason) if blob.trust == Trust::Certain => self.report.damaged.push((blob.digest, reason)),
             Check::Damaged(_) => self.report.torn.push(blob.digest),
         }
         findings.bad.insert((blob.digest, blob.place));

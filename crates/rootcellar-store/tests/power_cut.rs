@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use rootcellar_store::Durability;
 use rootcellar_store::layout::{HybridKind, LayoutKind, LooseKind, PackedKind};
-use rootcellar_store::testing::{SimulatedDisk, check_power_cuts, check_power_cuts_on};
+use rootcellar_store::testing::{Lanes, SimulatedDisk, check_power_cuts, check_power_cuts_on};
 
 /// Workloads for each layout and mode: some 80,000 crashes.
 const WORKLOADS: u64 = 300;
 const FIRST: &str = "ROOTCELLAR_SEED";
 
-fn check(layout: impl LayoutKind, durability: Durability) {
+fn check(layout: impl LayoutKind, durability: Durability, lanes: Lanes) {
     let layout: Arc<dyn LayoutKind> = Arc::new(layout);
     let seeds = match std::env::var(FIRST) {
         Ok(first) => {
@@ -24,7 +24,7 @@ fn check(layout: impl LayoutKind, durability: Durability) {
         }
         Err(_) => 0..WORKLOADS,
     };
-    check_power_cuts(&layout, durability, seeds);
+    check_power_cuts(&layout, durability, lanes, seeds);
 }
 
 const SECOND: Durability = Durability::Interval(Duration::from_secs(1));
@@ -34,37 +34,47 @@ const HYBRID: HybridKind = HybridKind { packed_max_bytes: 1500 };
 
 #[test]
 fn loose_always() {
-    check(LooseKind, Durability::Always);
+    check(LooseKind, Durability::Always, Lanes::InTurn);
 }
 
 #[test]
 fn loose_interval() {
-    check(LooseKind, SECOND);
+    check(LooseKind, SECOND, Lanes::InTurn);
 }
 
 #[test]
 fn packed_always() {
-    check(PackedKind, Durability::Always);
+    check(PackedKind, Durability::Always, Lanes::InTurn);
 }
 
 #[test]
 fn packed_interval() {
-    check(PackedKind, SECOND);
+    check(PackedKind, SECOND, Lanes::InTurn);
 }
 
 #[test]
 fn hybrid_always() {
-    check(HYBRID, Durability::Always);
+    check(HYBRID, Durability::Always, Lanes::InTurn);
 }
 
 #[test]
 fn hybrid_interval() {
-    check(HYBRID, SECOND);
+    check(HYBRID, SECOND, Lanes::InTurn);
 }
 
 #[test]
 fn hybrid_none() {
-    check(HYBRID, Durability::None);
+    check(HYBRID, Durability::None, Lanes::InTurn);
+}
+
+#[test]
+fn hybrid_interval_with_steps_within_steps() {
+    check(HYBRID, SECOND, Lanes::Beside);
+}
+
+#[test]
+fn packed_always_with_steps_within_steps() {
+    check(PackedKind, Durability::Always, Lanes::Beside);
 }
 
 /// Whether syncs of a path are left out.
@@ -100,7 +110,7 @@ const UNSYNCED_WORKLOADS: u64 = 20;
 
 fn is_broken_on(new_disk: impl Fn(u64) -> SimulatedDisk, durability: Durability, seed: u64) -> bool {
     let layout: Arc<dyn LayoutKind> = Arc::new(HYBRID);
-    let run = || check_power_cuts_on(new_disk, &layout, durability, seed..seed + 1);
+    let run = || check_power_cuts_on(new_disk, &layout, durability, Lanes::InTurn, seed..seed + 1);
     catch_unwind(AssertUnwindSafe(run)).is_err()
 }
 

@@ -83,7 +83,9 @@ pub(super) struct Engine {
 #[derive(Debug, Default)]
 pub(super) struct Doubtful {
     pub(super) blobs: Vec<Stored>,
-    /// The same, to be found.
+    /// Those of them that were checked and do not stay.
+    pub(super) resolved: Vec<(Digest, Place)>,
+    /// All of these, to be found.
     pub(super) places: HashSet<(Digest, Place)>,
     /// The regions with such blobs.
     pub(super) regions: BTreeSet<crate::layout::Region>,

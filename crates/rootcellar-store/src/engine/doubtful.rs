@@ -1,37 +1,50 @@
 //! After a power cut: what the last sync may not have covered is absent until it was hashed.
 //!
-//! After a sync has failed, and until the machine is started again, it is given up unread: its bytes may be in memory while the disk
-//! does not have them, and the kernel, which has reported the error once, takes them for written. No later sync would write them.
+//! After a sync has failed, and until the machine is started again, what was written since the machine was started is given up unread:
+//! its bytes may be in memory while the disk does not have them, and the kernel, which has reported the error once, takes them for
+//! written. No later sync would write them.
 
+use std::collections::BTreeSet;
 use std::io;
-
-use rootcellar_digest::Digest;
 
 use super::check::{Check, check};
 use super::core::Engine;
 use super::index::{Entry, Flags};
 use super::lanes::Next;
 use crate::blob::is_damage;
-use crate::layout::{Place, Region, Stored};
+use crate::layout::{Region, Stored, Trust};
+use crate::{Error, Result};
 
 /// Bytes hashed in one step.
 const STEP_BYTES: u64 = 16 << 20;
 const STEP_BLOBS: usize = 1024;
 
 impl Engine {
-    /// Checks some doubtful blobs. `None` if there are none.
+    /// Checks some doubtful blobs, and says of those that were torn that they are gone. `None` if nothing is in doubt.
     pub(super) fn step_doubtful(&self) -> Option<Next> {
-        let (mut bytes, mut gone) = (0, Vec::new());
+        if self.doubtful().regions.is_empty() {
+            return None;
+        }
+        if self.check_some_doubtful().is_err() || self.remove_resolved().is_err() {
+            return Some(self.retry());
+        }
+        self.settle_regions();
+        Some(Next::Again)
+    }
+
+    /// Checks some doubtful blobs. The outcome is an error if one cannot be read now.
+    pub(super) fn check_some_doubtful(&self) -> io::Result<()> {
+        let mut bytes = 0;
         for _ in 0..STEP_BLOBS {
             let Some(stored) = self.next_doubtful() else {
                 break;
             };
             match self.check_doubtful(&stored) {
-                Ok(checked) => self.resolve(&stored, checked, &mut gone),
+                Ok(checked) => self.resolve(&stored, checked),
                 Err(error) => {
                     tracing::warn!(digest = %stored.digest, %error, "a blob cannot be checked now");
                     self.doubtful().blobs.push(stored);
-                    return Some(self.retry());
+                    return Err(error);
                 }
             }
             bytes += stored.digest.size_bytes();
@@ -39,12 +52,7 @@ impl Engine {
                 break;
             }
         }
-        if let Err(error) = self.remove_resolved(&gone) {
-            tracing::error!(%error, "torn blobs stay doubtful until the next start");
-            self.fail_unless_full(&error);
-            return Some(Next::Again);
-        }
-        self.settle_regions().then_some(Next::Again)
+        Ok(())
     }
 
     fn next_doubtful(&self) -> Option<Stored> {
@@ -53,7 +61,7 @@ impl Engine {
 
     /// The checksum of a blob, if it is whole and no failed sync is in the way.
     fn check_doubtful(&self, stored: &Stored) -> io::Result<Option<u32>> {
-        if !self.home.is_cache_whole() {
+        if stored.trust == Trust::Lost {
             return Ok(None);
         }
         let extent = match self.layout.open(&stored.digest, stored.place) {
@@ -68,18 +76,18 @@ impl Engine {
     }
 
     /// Enters a blob that turned out to be whole, unless it came anew meanwhile.
-    fn resolve(&self, stored: &Stored, checked: Option<u32>, gone: &mut Vec<(Digest, Place)>) {
+    fn resolve(&self, stored: &Stored, checked: Option<u32>) {
         let Stored { digest, place, .. } = *stored;
         let Some(checksum) = checked else {
-            let is_torn = self.home.is_cache_whole();
+            let is_torn = stored.trust != Trust::Lost;
             tracing::info!(%digest, is_torn, "dropping a blob that no sync has covered");
             self.counters().damaged_blobs += 1;
-            gone.push((digest, place));
+            self.doubtful().resolved.push((digest, place));
             return;
         };
         if self.index.get(&digest).is_some() {
-            // It came anew, to another place: a doubtful one is given to nobody.
-            gone.push((digest, place));
+            // A doubtful one is given to nobody, so this one is not needed.
+            self.doubtful().resolved.push((digest, place));
             return;
         }
         let entry = Entry {
@@ -88,31 +96,41 @@ impl Engine {
             used: stored.used.max(1),
             flags: Flags::VERIFIED.with(Flags::CHECKSUMMED),
         };
-        if let Err(error) = self.index.insert(&digest, entry) {
+        let entered = self.index.insert(&digest, entry);
+        let mut doubtful = self.doubtful();
+        if let Err(error) = entered {
             tracing::warn!(%error, "a blob does not fit into the index");
-            gone.push((digest, place));
+            doubtful.resolved.push((digest, place));
         }
-        self.doubtful().places.remove(&(digest, place));
+        doubtful.places.remove(&(digest, place));
     }
 
-    fn remove_resolved(&self, gone: &[(Digest, Place)]) -> io::Result<()> {
+    /// Says of the blobs that were torn, or came anew, that they are gone from where they were.
+    fn remove_resolved(&self) -> Result<()> {
+        let gone = self.doubtful().resolved.clone();
         if gone.is_empty() {
             return Ok(());
         }
-        self.layout.remove(gone)?;
+        // What came anew has to be durable before its old copy goes, which may have been.
+        self.sync_layout()?;
+        if let Err(error) = self.layout.remove(&gone) {
+            tracing::error!(%error, "torn blobs stay doubtful for now");
+            self.fail_unless_full(&error);
+            return Err(Error::io("check", "removing torn blobs", error));
+        }
         self.note_unsynced();
         let mut doubtful = self.doubtful();
-        for place in gone {
+        doubtful.resolved.clear();
+        for place in &gone {
             doubtful.places.remove(place);
         }
         Ok(())
     }
 
-    /// Tells the layout of regions in which nothing is doubtful any more. Tells whether there was anything to do.
-    fn settle_regions(&self) -> bool {
+    /// Tells the layout of regions in which nothing is doubtful any more.
+    fn settle_regions(&self) {
         let mut doubtful = self.doubtful();
-        let left: std::collections::BTreeSet<Region> =
-            doubtful.blobs.iter().map(|stored| stored.place.region()).collect();
+        let left: BTreeSet<Region> = doubtful.blobs.iter().map(|stored| stored.place.region()).collect();
         let settled: Vec<Region> = doubtful.regions.difference(&left).copied().collect();
         doubtful.regions = left;
         drop(doubtful);
@@ -120,6 +138,5 @@ impl Engine {
             self.layout.settle(*region);
             self.note_unsynced();
         }
-        !settled.is_empty()
     }
 }

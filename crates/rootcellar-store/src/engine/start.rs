@@ -15,7 +15,7 @@ use super::commit::{COMMIT_BYTES, Queue};
 use super::core::{Doubtful, Engine};
 use super::home::{Home, opening};
 use super::index::{Entry, Flags, Index};
-use super::lanes::{Next, Waker};
+use super::lanes::Waker;
 use super::options::{DiskOptions, Durability};
 use super::recency::Recency;
 use super::statistics::Counters;
@@ -25,7 +25,7 @@ use super::uses::Uses;
 use crate::budget::Budget;
 use crate::digest_map::Secret;
 use crate::io::remove_if_there;
-use crate::layout::{Ground, Layout, Place, Region, Stored};
+use crate::layout::{Ground, Layout, Place, Region, Stored, Trust};
 use crate::{Clock, Error, ErrorKind, Result, Spool};
 
 /// What a killed process can leave that no log speaks of: the files of the commit that it was in, and of what came with it.
@@ -120,7 +120,7 @@ impl Engine {
     fn make_good(&self) -> Result<()> {
         // What was acknowledged as durable is there from the first answer on.
         while self.has_promised_doubts() {
-            if let Some(Next::After(_)) = self.step_doubtful() {
+            if self.check_some_doubtful().is_err() {
                 let reason = "what was acknowledged before a power cut cannot be read now";
                 return Err(Error::new(ErrorKind::Unavailable, "open", reason));
             }
@@ -240,7 +240,7 @@ impl<'a> Found<'a> {
     }
 
     fn enter(&self, stored: &Stored) -> Result<()> {
-        if !stored.is_certain {
+        if stored.trust != Trust::Certain {
             lock(&self.doubtful).insert((stored.digest, stored.place), *stored);
             lock(&self.doubtful_regions).insert(stored.place.region());
             return Ok(());
@@ -277,6 +277,7 @@ impl<'a> Found<'a> {
             places: blobs.iter().map(|stored| (stored.digest, stored.place)).collect(),
             regions: std::mem::take(&mut *lock(&self.doubtful_regions)),
             blobs,
+            resolved: Vec::new(),
         }
     }
 }

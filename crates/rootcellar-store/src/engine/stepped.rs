@@ -117,6 +117,11 @@ impl SteppedStore {
         self.engine.statistics()
     }
 
+    /// Whether something that a power cut has left is not settled.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.engine.doubtful().regions.is_empty()
+    }
+
     /// Ends in good order, as [`DiskStore::close`](crate::DiskStore::close) does.
     ///
     /// # Errors

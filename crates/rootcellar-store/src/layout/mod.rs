@@ -108,10 +108,22 @@ pub struct Stored {
     pub checksum: Option<u32>,
     /// When it was used last, as far as was written with it.
     pub used: u32,
-    /// Whether its bytes are there for sure. If not, a power cut may have taken some of them.
-    pub is_certain: bool,
+    /// Whether its bytes are there.
+    pub trust: Trust,
     /// Whether the store that wrote it acknowledged only what was durable.
     pub is_promised: bool,
+}
+
+/// How far it can be believed that a blob is there, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It is.
+    Certain,
+    /// A power cut may have taken some of its bytes. It is read and hashed before it is given to anybody.
+    Doubtful,
+    /// It was written under this boot of the machine, not synced for sure, and a sync has failed since: what is read of it need not be
+    /// on the disk. It is given up unread.
+    Lost,
 }
 
 /// What is always so about a layout.

@@ -33,7 +33,7 @@ use futures_util::future::BoxFuture;
 pub use self::blob_store::check_blob_store;
 pub use self::clock::ManualClock;
 pub use self::local_store::check_local_store;
-pub use self::power_cut::{check_power_cuts, check_power_cuts_on};
+pub use self::power_cut::{Lanes, check_power_cuts, check_power_cuts_on};
 pub use self::records::check_records;
 pub use self::seeded::Seeded;
 pub use self::simulated_disk::{Fault, Loss, SimulatedDisk};

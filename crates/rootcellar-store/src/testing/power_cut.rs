@@ -1,8 +1,8 @@
 //! The proof of what a store promises about crashes, for any layout.
 //!
-//! A seed makes a workload: puts, uses, leases, steps of the lanes in any order, restarts, a disk that is full for a while, syncs that
-//! fail. Before every call that changes the disk
-//! the power can go, or the process be killed; the disk that would be left is kept, and a store is opened on it. Then:
+//! A seed makes a workload: puts, uses, leases, steps of the lanes in any order, restarts, power cuts, a disk that is full for a while,
+//! syncs that fail. Before every call that changes the disk the power can go, or the process be killed; the disk that would be left
+//! is kept, and a store is opened on it. Then:
 //!
 //! - what is reported present is whole, at once, and after what was doubtful has been checked;
 //! - what was acknowledged under `always` is there at once;
@@ -12,11 +12,14 @@
 //! - all files together are within the bound, always.
 //!
 //! A store opened after a crash is used a little and crashed again.
+//!
+//! The lanes take whole steps, one after the other, or ([`Lanes::Beside`]) one begins where another is in the middle of a step.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rootcellar_digest::{Digest, DigestFunction};
@@ -33,13 +36,25 @@ const BLOBS: u64 = 64;
 const STEPS: u64 = 60;
 const DIR: &str = "/store";
 const INTERVAL: Duration = Duration::from_secs(1);
+/// So long a step that begins within another is waited for: more than it takes, unless it waits for that other.
+const HEAD_START: Duration = Duration::from_millis(2);
+
+/// How the steps of the lanes follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    /// One after the other: a seed makes the same workload each time.
+    InTurn,
+    /// Now and then one begins at a moment that the seed tells, within the step of another. How far it comes before the other goes
+    /// on is up to the machine's scheduler.
+    Beside,
+}
 
 /// Runs the workloads of `seeds`, and crashes each at every moment.
 ///
 /// # Panics
 /// Names the seed, the moment, and the promise that is broken.
-pub fn check_power_cuts(layout: &Arc<dyn LayoutKind>, durability: Durability, seeds: Range<u64>) {
-    check_power_cuts_on(SimulatedDisk::new, layout, durability, seeds);
+pub fn check_power_cuts(layout: &Arc<dyn LayoutKind>, durability: Durability, lanes: Lanes, seeds: Range<u64>) {
+    check_power_cuts_on(SimulatedDisk::new, layout, durability, lanes, seeds);
 }
 
 /// As [`check_power_cuts`], on disks that `new_disk` makes of seeds.
@@ -50,21 +65,26 @@ pub fn check_power_cuts_on(
     new_disk: impl Fn(u64) -> SimulatedDisk,
     layout: &Arc<dyn LayoutKind>,
     durability: Durability,
+    lanes: Lanes,
     seeds: Range<u64>,
 ) {
     let mut sum = Tally::default();
     let workloads = seeds.end - seeds.start;
     for seed in seeds {
-        let tally = Simulation::new(&new_disk, layout.clone(), durability, seed).run();
+        let tally = Simulation::new(&new_disk, layout.clone(), durability, lanes, seed).run();
         sum.crashes += tally.crashes;
         sum.evicted_blobs += tally.evicted_blobs;
         sum.compacted_regions += tally.compacted_regions;
         sum.moved_bytes += tally.moved_bytes;
         sum.torn_blobs += tally.torn_blobs;
+        sum.steps_beside += tally.steps_beside;
     }
     #[expect(clippy::print_stdout, reason = "what a test did is worth knowing")]
     {
-        println!("{}, {durability:?}: {workloads} workloads, {sum:?}", layout.name());
+        println!(
+            "{}, {durability:?}, {lanes:?}: {workloads} workloads, {sum:?}",
+            layout.name()
+        );
     }
 }
 
@@ -75,15 +95,58 @@ struct Crash {
     is_kill: bool,
 }
 
+/// A step that is to begin within another.
+struct Beside {
+    store: Arc<SteppedStore>,
+    lane: Lane,
+    /// Changes of the disk until then.
+    after: u64,
+}
+
+impl Beside {
+    /// Takes the step, and waits until it has come to its end or waits for the one that it is beside.
+    fn begin(self) -> JoinHandle<()> {
+        let (ended, has_ended) = mpsc::channel::<()>();
+        let step = thread::spawn(move || {
+            self.store.step(self.lane);
+            drop(ended);
+        });
+        // Whichever of the two it is.
+        let _no_news = has_ended.recv_timeout(HEAD_START);
+        step
+    }
+}
+
+/// What is shared with those who change the disk.
+#[derive(Default)]
+struct Watched {
+    crashes: Vec<Crash>,
+    beside: Option<Beside>,
+    /// The step that was begun.
+    begun: Option<JoinHandle<()>>,
+}
+
+impl Watched {
+    fn step_that_is_due(&mut self) -> Option<Beside> {
+        let beside = self.beside.as_mut()?;
+        if beside.after > 0 {
+            beside.after -= 1;
+            return None;
+        }
+        self.beside.take()
+    }
+}
+
 struct Simulation {
     layout: Arc<dyn LayoutKind>,
     durability: Durability,
+    lanes: Lanes,
     seed: u64,
     chance: Seeded,
     clock: Arc<ManualClock>,
     blobs: Vec<Verified>,
     disk: SimulatedDisk,
-    store: Option<SteppedStore>,
+    store: Option<Arc<SteppedStore>>,
     puts: Vec<SteppedPut>,
     leases: Vec<Lease>,
     /// What was acknowledged before this step, and was not evicted since.
@@ -92,9 +155,15 @@ struct Simulation {
     synced: BTreeSet<Digest>,
     /// What of it this step's sync has covered.
     synced_now: Option<BTreeSet<Digest>>,
+    /// Whether what a power cut has left was not yet all checked and synced before this step. Till then it may look absent after a
+    /// kill, at first.
+    is_in_doubt: bool,
+    /// Whether a power cut has brought back more files than there is room for, some of which were removed a moment before.
+    is_beyond_bound: bool,
     /// Whether a sync has failed. Then a kill is no better than a power cut.
     has_failed: bool,
-    crashes: Arc<Mutex<Vec<Crash>>>,
+    /// Guards what those who change the disk share.
+    watched: Arc<Mutex<Watched>>,
     tally: Tally,
 }
 
@@ -106,6 +175,7 @@ struct Tally {
     compacted_regions: u64,
     moved_bytes: u64,
     torn_blobs: u64,
+    steps_beside: u64,
 }
 
 impl Simulation {
@@ -113,6 +183,7 @@ impl Simulation {
         new_disk: impl Fn(u64) -> SimulatedDisk,
         layout: Arc<dyn LayoutKind>,
         durability: Durability,
+        lanes: Lanes,
         seed: u64,
     ) -> Self {
         let mut chance = Seeded::new(seed);
@@ -121,6 +192,7 @@ impl Simulation {
         Self {
             layout,
             durability,
+            lanes,
             seed,
             chance,
             clock: Arc::default(),
@@ -132,8 +204,10 @@ impl Simulation {
             acknowledged: BTreeSet::new(),
             synced: BTreeSet::new(),
             synced_now: None,
+            is_in_doubt: false,
+            is_beyond_bound: false,
             has_failed: false,
-            crashes: Arc::default(),
+            watched: Arc::default(),
             tally: Tally::default(),
         }
     }
@@ -151,9 +225,10 @@ impl Simulation {
         }
     }
 
-    fn open(&self, disk: &SimulatedDisk) -> SteppedStore {
+    fn open(&self, disk: &SimulatedDisk) -> Arc<SteppedStore> {
         let opened = SteppedStore::open(Path::new(DIR), &self.options(disk), self.clock.clone());
-        opened.unwrap_or_else(|error| panic!("seed {}: the store does not open: {error}", self.seed))
+        let opened = opened.unwrap_or_else(|error| panic!("seed {}: the store does not open: {error}", self.seed));
+        Arc::new(opened)
     }
 
     fn run(mut self) -> Tally {
@@ -161,10 +236,14 @@ impl Simulation {
         self.store = Some(self.open(&self.disk.clone()));
         self.check_crashes();
         for _ in 0..STEPS {
+            let (was_in_doubt, syncs) = (self.store().is_in_doubt(), self.syncs());
+            self.is_beyond_bound &= self.disk.bytes() > BYTES_MAX;
             self.step();
+            self.end_step_beside();
             self.forget_evicted();
             self.check_crashes();
             self.note_outcomes();
+            self.is_in_doubt &= was_in_doubt || self.syncs() <= syncs;
         }
         self.count();
         self.tally
@@ -178,29 +257,27 @@ impl Simulation {
         self.tally.moved_bytes += counters.moved_bytes;
     }
 
-    /// Keeps what a crash would leave, before each change of the disk.
+    /// Keeps what a crash would leave, before each change of the disk, and begins the step that is due then.
     fn watch(&mut self) {
-        let (crashes, mut chance) = (self.crashes.clone(), Seeded::new(self.chance.number()));
+        let (watched, chance) = (self.watched.clone(), Mutex::new(Seeded::new(self.chance.number())));
         self.disk.watch(move |disk| {
-            let moment = disk.changes_made();
-            let is_kill = chance.below(5) == 0 && !is_unnoted(disk);
-            let crashed = match (is_kill, chance.below(6)) {
-                (true, _) => disk.after_kill(),
-                (false, 0) => disk.after_power_cut(Loss::Everything, 0),
-                (false, 1) => disk.after_power_cut(Loss::Nothing, 0),
-                (false, _) => disk.after_power_cut(Loss::Some, chance.number()),
-            };
-            let crash = Crash {
-                moment,
-                disk: crashed,
-                is_kill,
-            };
-            crashes.lock().unwrap().push(crash);
+            let crash = Crash::now(disk, &mut chance.lock().unwrap());
+            let mut watching = watched.lock().unwrap();
+            watching.crashes.push(crash);
+            let due = watching.step_that_is_due();
+            drop(watching);
+            if let Some(begun) = due.map(Beside::begin) {
+                watched.lock().unwrap().begun = Some(begun);
+            }
         });
     }
 
     fn store(&self) -> &SteppedStore {
         self.store.as_ref().unwrap()
+    }
+
+    fn syncs(&self) -> u64 {
+        self.store().statistics().counters.syncs
     }
 
     fn any_blob(&mut self) -> Verified {
@@ -211,9 +288,9 @@ impl Simulation {
     fn step(&mut self) {
         match self.chance.below(43) / 2 {
             0..=5 => self.put(),
-            6..=10 => drop(self.store().step(Lane::Commit)),
+            6..=10 => self.step_lane(Lane::Commit),
             11..=12 => self.sync(),
-            13..=15 => drop(self.store().step(Lane::Upkeep)),
+            13..=15 => self.step_lane(Lane::Upkeep),
             16 => self
                 .clock
                 .advance(Duration::from_millis(self.chance.clone().below(1500))),
@@ -229,6 +306,35 @@ impl Simulation {
         if self.chance.below(4) == 0 {
             self.disk.set_fault(None);
         }
+    }
+
+    fn step_lane(&mut self, lane: Lane) {
+        if self.lanes == Lanes::Beside && self.chance.below(2) == 0 {
+            let others = Lane::ALL.into_iter().filter(|other| *other != lane);
+            let other = others.cycle().nth(usize::from(self.chance.below(2) == 0)).unwrap();
+            self.watched.lock().unwrap().beside = Some(Beside {
+                store: self.store.clone().unwrap(),
+                lane: other,
+                after: self.chance.below(6),
+            });
+        }
+        self.store().step(lane);
+    }
+
+    /// Waits for the step that was begun within this one, if one was.
+    fn end_step_beside(&mut self) {
+        let mut watched = self.watched.lock().unwrap();
+        watched.beside = None;
+        let begun = watched.begun.take();
+        drop(watched);
+        let Some(begun) = begun else {
+            return;
+        };
+        if begun.join().is_err() {
+            panic!("seed {}: a step beside another panicked", self.seed);
+        }
+        self.tally.steps_beside += 1;
+        self.check_whole(self.store(), &format!("seed {}, after two steps at once", self.seed));
     }
 
     fn put(&mut self) {
@@ -251,9 +357,9 @@ impl Simulation {
     }
 
     fn sync(&mut self) {
-        let syncs = self.store().statistics().counters.syncs;
-        self.store().step(Lane::Sync);
-        if self.store().statistics().counters.syncs > syncs {
+        let syncs = self.syncs();
+        self.step_lane(Lane::Sync);
+        if self.syncs() > syncs {
             self.synced_now = Some(self.acknowledged.clone());
         }
     }
@@ -291,19 +397,41 @@ impl Simulation {
         self.leases.clear();
         self.puts.clear();
         self.count();
-        let store = self.store.take().unwrap();
-        if self.chance.below(2) == 0 {
-            store.close().unwrap();
-            self.synced_now = Some(self.acknowledged.clone());
-        } else {
-            drop(store);
+        let store = Arc::into_inner(self.store.take().unwrap()).unwrap();
+        match self.chance.below(3) {
+            0 => {
+                store.close().unwrap();
+                self.synced_now = Some(self.acknowledged.clone());
+            }
+            1 => {
+                drop(store);
+                self.acknowledged = self.promised(true).clone();
+            }
+            _ => {
+                drop(store);
+                self.cut_power();
+            }
         }
         self.store = Some(self.open(&self.disk.clone()));
+    }
+
+    /// Goes on with what a power cut leaves.
+    fn cut_power(&mut self) {
+        self.acknowledged = self.promised(false).clone();
+        self.has_failed = false;
+        self.is_in_doubt = true;
+        self.disk = self.disk.after_power_cut(Loss::Some, self.chance.number());
+        self.is_beyond_bound = self.disk.bytes() > BYTES_MAX;
+        self.watch();
     }
 
     /// What is not there any more after a step may have been evicted at any moment of it.
     fn forget_evicted(&mut self) {
         let store = self.store.as_ref().unwrap();
+        if store.is_in_doubt() && store.statistics().counters.evicted_blobs == 0 {
+            // It is not known yet.
+            return;
+        }
         self.acknowledged.retain(|digest| store.contains(digest));
         self.synced.retain(|digest| store.contains(digest));
     }
@@ -328,7 +456,7 @@ impl Simulation {
 
     /// Opens a store on each disk that a crash in the last step would have left.
     fn check_crashes(&mut self) {
-        let crashes = std::mem::take(&mut *self.crashes.lock().unwrap());
+        let crashes = std::mem::take(&mut self.watched.lock().unwrap().crashes);
         for crash in crashes {
             self.tally.crashes += 1;
             self.check_crash(&crash);
@@ -337,14 +465,13 @@ impl Simulation {
 
     fn check_crash(&mut self, crash: &Crash) {
         let story = format!("seed {}, before change {}, {}", self.seed, crash.moment, crash.name());
-        if crash.is_kill {
-            // A power cut may bring files back that were removed a moment ago.
+        if crash.is_kill && !self.is_beyond_bound {
             check_bound(&crash.disk, &story);
         }
         let store = self.open(&crash.disk);
         self.check_whole(&store, &story);
         let promised = self.promised(crash.is_kill).clone();
-        if crash.is_kill || self.durability == Durability::Always {
+        if (crash.is_kill && !self.is_in_doubt) || self.durability == Durability::Always {
             check_present(&store, &promised, &story);
         }
         self.settle(&store, &story);
@@ -396,12 +523,9 @@ impl Simulation {
 
     /// Has everything done that the store has to do by itself.
     fn settle(&self, store: &SteppedStore, story: &str) {
-        for _ in 0..1000 {
-            if store.step(Lane::Upkeep) != Next::Again && store.statistics().doubtful_blobs == 0 {
-                return;
-            }
-        }
-        panic!("{story}: the upkeep does not come to an end");
+        let is_done = (0..1000).any(|_| store.step(Lane::Upkeep) != Next::Again);
+        assert!(is_done, "{story}: the upkeep does not come to an end");
+        assert!(!store.is_in_doubt(), "{story}: something is left unchecked");
     }
 
     /// What is present is what it should be.
@@ -437,6 +561,22 @@ fn check_present(store: &SteppedStore, promised: &BTreeSet<Digest>, story: &str)
 }
 
 impl Crash {
+    /// What is left if it happens now.
+    fn now(disk: &SimulatedDisk, chance: &mut Seeded) -> Self {
+        let is_kill = chance.below(5) == 0 && !is_unnoted(disk);
+        let left = match (is_kill, chance.below(6)) {
+            (true, _) => disk.after_kill(),
+            (false, 0) => disk.after_power_cut(Loss::Everything, 0),
+            (false, 1) => disk.after_power_cut(Loss::Nothing, 0),
+            (false, _) => disk.after_power_cut(Loss::Some, chance.number()),
+        };
+        Self {
+            moment: disk.changes_made(),
+            disk: left,
+            is_kill,
+        }
+    }
+
     fn name(&self) -> &'static str {
         if self.is_kill { "killed" } else { "without power" }
     }

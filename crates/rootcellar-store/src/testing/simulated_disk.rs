@@ -43,7 +43,7 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct SimulatedDisk(Arc<Mutex<World>>);
 
-type Watcher = Box<dyn FnMut(&SimulatedDisk) + Send>;
+type Watcher = Arc<dyn Fn(&SimulatedDisk) + Send + Sync>;
 
 struct World {
     files: BTreeMap<u64, Node>,
@@ -263,9 +263,9 @@ impl SimulatedDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `watcher` called before each call that changes something: a moment at which the power can go.
-    pub fn watch(&self, watcher: impl FnMut(&Self) + Send + 'static) {
-        self.world().watcher = Some(Box::new(watcher));
+    /// Has `watcher` called before each call that changes something, by whoever makes it: a moment at which the power can go.
+    pub fn watch(&self, watcher: impl Fn(&Self) + Send + Sync + 'static) {
+        self.world().watcher = Some(Arc::new(watcher));
     }
 
     /// Calls that changed something so far.
@@ -361,10 +361,9 @@ impl SimulatedDisk {
 
     /// Begins a call that changes something.
     fn change(&self) -> io::Result<MutexGuard<'_, World>> {
-        let watcher = self.world().watcher.take();
-        if let Some(mut watcher) = watcher {
+        let watcher = self.world().watcher.clone();
+        if let Some(watcher) = watcher {
             watcher(self);
-            self.world().watcher = Some(watcher);
         }
         let mut world = self.world();
         world.changes_made += 1;

@@ -10,7 +10,8 @@
 //! ```text
 //!   written under this boot, and no sync failed    certain: the page cache is whole, whatever became of the process
 //!   before the position that a mark names          certain: it was synced before the mark was written
-//!   else                                           doubtful: the machine went down, and may have lost some of it
+//!   written under another boot                     doubtful: the machine went down, and may have lost some of it
+//!   else                                           lost: the page cache may have what the disk never will
 //! ```
 
 mod book;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::slot::{BlobEntry, Entry, HEADER_BYTES, Header, HeaderFault, LogKind, SLOT_BYTES, seed};
 use crate::io::read_small;
-use crate::layout::{Ground, Place, Stored};
+use crate::layout::{Ground, Place, Stored, Trust};
 use crate::{Error, ErrorKind, Result};
 
 /// Logs are cut at less, so a longer file is none.
@@ -15,8 +15,8 @@ const LOG_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct LogText {
     seed: u64,
     bytes: Vec<u8>,
-    /// Whether it was written under this boot of the machine, whose page cache can be believed.
-    is_cached: bool,
+    /// How far what no mark speaks of can be believed.
+    trust: Trust,
     /// Behind the last whole entry.
     end: u64,
     /// What the last mark says to be durable.
@@ -34,7 +34,7 @@ impl BlobEntry {
             place,
             checksum: Some(self.checksum),
             used: self.used,
-            is_certain: log.is_certain(position),
+            trust: log.trust(position),
             is_promised: log.is_promised,
         }
     }
@@ -76,7 +76,7 @@ impl LogText {
         let mut text = Self {
             seed: seed(kind, number, ground.store),
             bytes,
-            is_cached: ground.is_cache_whole && header.is_some_and(|header| header.boot == ground.boot),
+            trust: trust_of(ground, header.as_ref()),
             // To be on the safe side of a damaged one.
             is_promised: header.is_none_or(|header| header.is_synced),
             end: HEADER_BYTES as u64,
@@ -142,14 +142,28 @@ impl LogText {
         position < self.marked
     }
 
-    /// Whether what the entry at `position` speaks of can be read back for sure.
-    pub(crate) fn is_certain(&self, position: u64) -> bool {
-        self.is_cached || self.is_synced(position)
+    /// How far it can be believed that what the entry at `position` speaks of is there.
+    pub(crate) fn trust(&self, position: u64) -> Trust {
+        if self.is_synced(position) {
+            return Trust::Certain;
+        }
+        self.trust
     }
 
     /// Whether all entries are synced; and whether all are certain.
     pub(crate) fn is_all(&self) -> (bool, bool) {
         let is_synced = self.end <= self.marked;
-        (is_synced, is_synced || self.is_cached)
+        (is_synced, is_synced || self.trust == Trust::Certain)
+    }
+}
+
+/// How far what a log with this header says can be believed before it is known to be synced.
+fn trust_of(ground: &Ground, header: Option<&Header>) -> Trust {
+    match header.map(|header| header.boot == ground.boot) {
+        Some(true) if ground.is_cache_whole => Trust::Certain,
+        // The page cache has only what the disk has, unless it was written under this boot.
+        Some(false) => Trust::Doubtful,
+        None if ground.is_cache_whole => Trust::Doubtful,
+        Some(true) | None => Trust::Lost,
     }
 }

@@ -27,7 +27,7 @@ use self::name::{dir_of, path_of};
 use self::sweep::Sweep;
 use super::log::{BlobEntry, Entry, entry_bytes};
 use super::{
-    Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, copy_content, copy_of,
+    Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, Trust, copy_content, copy_of,
     whole_blocks,
 };
 use crate::byte_counter::Share;
@@ -260,7 +260,7 @@ impl Layout for Loose {
             if seen.insert(key(&blob.digest, blob.offset)) {
                 self.share.add(charge(&blob.digest));
             }
-            if !log.is_certain(position) {
+            if log.trust(position) != Trust::Certain {
                 self.doubtful().insert(key(&blob.digest, blob.offset));
             } else if !log.is_synced(position) {
                 self.unsynced().files.push((blob.digest, blob.offset));
