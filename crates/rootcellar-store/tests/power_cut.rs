@@ -7,9 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootcellar_store::Durability;
+use rootcellar_digest::DigestFunction;
 use rootcellar_store::layout::{HybridKind, LayoutKind, LooseKind, PackedKind};
-use rootcellar_store::testing::{Lanes, SimulatedDisk, check_power_cuts, check_power_cuts_on};
+use rootcellar_store::testing::{
+    Lane, Lanes, Loss, ManualClock, Next, Seeded, SimulatedDisk, SteppedStore, check_power_cuts, check_power_cuts_on,
+};
+use rootcellar_store::{DiskOptions, Durability, Verified};
 
 /// Workloads for each layout and mode: some 80,000 crashes.
 const WORKLOADS: u64 = 300;
@@ -125,4 +128,29 @@ fn has_extension(path: &Path, extension: &str) -> bool {
 /// Whether it is a directory of blobs' files, named for two digits.
 fn is_short(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.len() == 2)
+}
+
+/// Nobody wakes the lane for what is left.
+#[test]
+fn all_that_is_doubtful_is_checked_in_one_go() {
+    let options = |disk: &SimulatedDisk| DiskOptions {
+        layout: Arc::new(PackedKind),
+        bytes_max: 64 << 20,
+        durability: Durability::None,
+        disk: Arc::new(disk.clone()),
+        ..DiskOptions::default()
+    };
+    let open =
+        |disk| SteppedStore::open(Path::new("/store"), &options(disk), Arc::new(ManualClock::default())).unwrap();
+    let (disk, mut chance) = (SimulatedDisk::new(1), Seeded::new(1));
+    let store = open(&disk);
+    // More than are checked in one step.
+    let blobs: Vec<Verified> = (0..3000).map(|_| chance.blob(DigestFunction::Sha256, 100)).collect();
+    store.put(blobs.clone()).unwrap();
+    store.step(Lane::Commit);
+    let store = open(&disk.after_power_cut(Loss::Nothing, 1));
+    assert_eq!(store.statistics().doubtful_blobs, 3000);
+    while store.step(Lane::Upkeep) == Next::Again {}
+    assert!(!store.is_in_doubt());
+    assert!(blobs.iter().all(|blob| store.contains(&blob.digest())));
 }

@@ -60,10 +60,12 @@ struct Cuts {
 }
 
 impl Cuts {
-    fn of(disk: &SimulatedDisk, mut chance: Seeded) -> Self {
+    fn of(disk: &SimulatedDisk, chance: Seeded) -> Self {
         let disks: Arc<Mutex<Vec<SimulatedDisk>>> = Arc::default();
         let kept = disks.clone();
+        let chance = Mutex::new(chance);
         disk.watch(move |disk| {
+            let mut chance = chance.lock().unwrap();
             let loss = [Loss::Some, Loss::Everything, Loss::Some][usize::try_from(chance.below(3)).unwrap()];
             kept.lock().unwrap().push(disk.after_power_cut(loss, chance.number()));
         });

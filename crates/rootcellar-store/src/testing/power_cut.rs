@@ -95,6 +95,14 @@ struct Crash {
     is_kill: bool,
 }
 
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Close,
+    Kill,
+    PowerCut,
+}
+
 /// A step that is to begin within another.
 struct Beside {
     store: Arc<SteppedStore>,
@@ -290,7 +298,7 @@ impl Simulation {
             0..=5 => self.put(),
             6..=10 => self.step_lane(Lane::Commit),
             11..=12 => self.sync(),
-            13..=15 => self.step_lane(Lane::Upkeep),
+            13..=15 => self.keep_up(),
             16 => self
                 .clock
                 .advance(Duration::from_millis(self.chance.clone().below(1500))),
@@ -299,7 +307,11 @@ impl Simulation {
                 self.store().touch(&digest);
             }
             18 => self.lease(),
-            19 => self.restart(),
+            19 => {
+                let ends = [End::Close, End::Kill, End::PowerCut];
+                let end = ends[usize::try_from(self.chance.below(3)).unwrap()];
+                self.restart(end);
+            }
             20 => self.disk.set_fault(Some(Fault::NoSpace)),
             _ => self.fail_a_sync(),
         }
@@ -392,22 +404,34 @@ impl Simulation {
         self.leases.extend(self.store().lease(&digests));
     }
 
-    fn restart(&mut self) {
+    /// Takes a step of the upkeep. In the middle of a compaction a kill is likely.
+    fn keep_up(&mut self) {
+        let moved = self.store().statistics().counters.moved_bytes;
+        self.step_lane(Lane::Upkeep);
+        self.end_step_beside();
+        let has_moved = self.store().statistics().counters.moved_bytes > moved;
+        if has_moved && self.chance.below(3) == 0 {
+            self.forget_evicted();
+            self.restart(End::Kill);
+        }
+    }
+
+    fn restart(&mut self, end: End) {
         self.disk.set_fault(None);
         self.leases.clear();
         self.puts.clear();
         self.count();
         let store = Arc::into_inner(self.store.take().unwrap()).unwrap();
-        match self.chance.below(3) {
-            0 => {
+        match end {
+            End::Close => {
                 store.close().unwrap();
                 self.synced_now = Some(self.acknowledged.clone());
             }
-            1 => {
+            End::Kill => {
                 drop(store);
                 self.acknowledged = self.promised(true).clone();
             }
-            _ => {
+            End::PowerCut => {
                 drop(store);
                 self.cut_power();
             }
