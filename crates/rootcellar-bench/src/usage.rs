@@ -40,6 +40,17 @@ impl Usage {
     }
 }
 
+/// Touches so much memory and gives it back, for what comes next to find it there. The host of a virtual machine gives memory when it
+/// is touched and takes it back when it is free for some seconds; a page cache that grows would pay for that, several times what
+/// writing to it costs.
+pub(crate) fn touch_memory(bytes: usize) {
+    const PAGE_BYTES: usize = 4096;
+    // What else is written meanwhile, and what is taken back before it is used.
+    let mut memory = vec![0_u8; bytes + bytes / 4];
+    memory.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    std::hint::black_box(&memory);
+}
+
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(

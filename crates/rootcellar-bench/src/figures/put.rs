@@ -12,7 +12,7 @@ use crate::candidate::{CandidateKind as _, DiskCandidate};
 use crate::measure::{count, micros};
 use crate::random::Random;
 use crate::report::{Figure, Goal};
-use crate::usage::Usage;
+use crate::usage::{Usage, touch_memory};
 
 const BLOB_BYTES: u64 = 4096;
 /// A gibibyte in all.
@@ -74,6 +74,7 @@ fn put(ground: &Ground<'_>, kind: &DiskCandidate, contents: &[Bytes]) -> Cost {
     let last = RefCell::new(None);
     let begin = || {
         last.borrow_mut().take();
+        touch_memory(contents.iter().map(Bytes::len).sum());
         let dir = ground.fresh();
         (kind.open(dir.path()), dir)
     };

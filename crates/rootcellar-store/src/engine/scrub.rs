@@ -1,21 +1,23 @@
 //! The scrub: everything stored is read again now and then, slowly, to find what has rotted while it is still known elsewhere.
 //!
-//! A pass takes one part after the other: each region, in the order of the disk, and then what lies alone, a shard of the index at a
-//! time. Blobs are compared with their checksums. What is damaged is dropped, counted and logged with its digest.
+//! A pass takes one part after the other: each region, and then what lies alone, by the first byte of its hash. Blobs are compared with
+//! their checksums. What is damaged is dropped, counted and logged with its digest. A pass that is interrupted goes on at the next start
+//! with the part that it was in.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use rootcellar_digest::Digest;
 
 use super::core::Engine;
-use super::index::{Entry, Flags, ShardNumber};
+use super::index::{Entry, Flags};
 use super::lanes::Next;
 use super::options::Scrub;
 use super::statistics::ScrubProgress;
 use crate::blob::is_damage;
 use crate::checksum::Checksummer;
-use crate::layout::{Extent, Region};
+use crate::layout::{Extent, Place, Region};
 
 /// Bytes read in one step.
 const STEP_BYTES: u64 = 1 << 20;
@@ -25,6 +27,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(super) struct ScrubState {
     last_end: SystemTime,
     pass: Option<Pass>,
+    /// Where an earlier process was in its pass.
+    interrupted: Option<Part>,
     passes: u64,
     scrubbed_blobs: u64,
     blobs: u64,
@@ -33,7 +37,9 @@ pub(super) struct ScrubState {
 /// What is left of a pass.
 #[derive(Debug)]
 struct Pass {
+    /// Those that come first last, the one that was begun aside.
     parts: Vec<Part>,
+    begun: Option<Part>,
     /// Blobs of the part that was begun, those that come first last.
     blobs: Vec<(Digest, Entry)>,
     /// A blob that is read over several steps.
@@ -42,10 +48,42 @@ struct Pass {
     rest: (SystemTime, Duration),
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Part {
+/// A part of the store, in the order of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
     Region(Region),
-    Shard(ShardNumber),
+    /// What lies alone and has a hash with this first byte.
+    Alone(u8),
+}
+
+/// The number of the first part that lies alone: no region has it.
+const ALONE_FROM: u32 = 1 << 24;
+
+impl Part {
+    fn of(digest: &Digest, place: Place) -> Self {
+        match place.region() {
+            Region::ALONE => Self::Alone(digest.hash()[0]),
+            region => Self::Region(region),
+        }
+    }
+
+    /// What stands for it in the file of uses; never zero.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Self::Region(region) => region.number(),
+            Self::Alone(byte) => ALONE_FROM + u32::from(byte),
+        }
+    }
+
+    /// The part with a number. `None` if there is none.
+    pub(super) fn numbered(number: u32) -> Option<Self> {
+        match number.checked_sub(ALONE_FROM) {
+            Some(byte) => Some(Self::Alone(u8::try_from(byte).ok()?)),
+            None => Region::new(number)
+                .filter(|region| *region != Region::ALONE)
+                .map(Self::Region),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,18 +96,21 @@ struct Reading {
 }
 
 impl ScrubState {
-    pub(super) fn new(last_end: SystemTime) -> Self {
+    pub(super) fn new(last_end: SystemTime, interrupted: Option<Part>) -> Self {
         Self {
             last_end,
             pass: None,
+            interrupted,
             passes: 0,
             scrubbed_blobs: 0,
             blobs: 0,
         }
     }
 
-    pub(super) fn last_end(&self) -> SystemTime {
-        self.last_end
+    /// When the last pass ended, and the part that the next one is in, if it is under way.
+    pub(super) fn to_remember(&self) -> (SystemTime, Option<Part>) {
+        let under_way = self.pass.as_ref().and_then(|pass| pass.begun);
+        (self.last_end, under_way.or(self.interrupted))
     }
 
     pub(super) fn progress(&self) -> ScrubProgress {
@@ -119,6 +160,9 @@ impl Engine {
     }
 
     fn until_scrub(&self, scrub: &Scrub) -> Option<Duration> {
+        if self.upkeep().scrub.interrupted.is_some() {
+            return None;
+        }
         let since = self
             .now()
             .duration_since(self.upkeep().scrub.last_end)
@@ -127,15 +171,23 @@ impl Engine {
     }
 
     fn begin_pass(&self) -> Pass {
+        let first = self.upkeep().scrub.interrupted.take();
         let regions = self.layout.sizes().into_iter().map(|size| size.region);
-        let mut parts: Vec<Part> = self.index.shards().map(Part::Shard).collect();
-        parts.extend(regions.filter(|region| *region != Region::ALONE).map(Part::Region));
-        let blobs = self.index.blobs();
-        tracing::info!(blobs, "the scrub begins a pass");
+        let regions = regions.filter(|region| *region != Region::ALONE).map(Part::Region);
+        let mut parts: Vec<Part> = regions.chain((0..=u8::MAX).map(Part::Alone)).collect();
+        parts.retain(|part| Some(*part) >= first);
+        parts.sort_unstable_by_key(|part| std::cmp::Reverse(*part));
+        let (mut blobs, mut scrubbed_blobs) = (0, 0);
+        self.index.scan(|seen| {
+            blobs += 1;
+            scrubbed_blobs += u64::from(Some(Part::of(&seen.digest, seen.entry.place)) < first);
+        });
+        tracing::info!(blobs, scrubbed_blobs, "the scrub begins a pass, or goes on with one");
         let scrub = &mut self.upkeep().scrub;
-        (scrub.blobs, scrub.scrubbed_blobs) = (blobs, 0);
+        (scrub.blobs, scrub.scrubbed_blobs) = (blobs, scrubbed_blobs);
         Pass {
             parts,
+            begun: first,
             blobs: Vec::new(),
             reading: None,
             rest: (self.now(), Duration::ZERO),
@@ -149,7 +201,7 @@ impl Engine {
         scrub.passes += 1;
         scrub.last_end = now;
         (scrub.blobs, scrub.scrubbed_blobs) = (0, 0);
-        self.has_new_uses.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.has_new_uses.store(true, Ordering::Relaxed);
     }
 
     /// Reads about [`STEP_BYTES`]. Tells how many it read; `None` if nothing is left.
@@ -163,7 +215,11 @@ impl Engine {
                 continue;
             }
             let Some((digest, entry)) = pass.blobs.pop() else {
-                pass.blobs = self.blobs_of(pass.parts.pop()?);
+                let part = pass.parts.pop()?;
+                pass.blobs = self.blobs_of(part);
+                pass.begun = Some(part);
+                // For the next start to know.
+                self.has_new_uses.store(true, Ordering::Relaxed);
                 continue;
             };
             self.upkeep().scrub.scrubbed_blobs += 1;
@@ -176,19 +232,12 @@ impl Engine {
 
     fn blobs_of(&self, part: Part) -> Vec<(Digest, Entry)> {
         let mut blobs = Vec::new();
-        match part {
-            Part::Shard(shard) => self.index.scan_shard(shard, |seen| {
-                if seen.entry.place.region() == Region::ALONE {
-                    blobs.push((seen.digest, seen.entry));
-                }
-            }),
-            Part::Region(region) => self.index.scan(|seen| {
-                if seen.entry.place.region() == region {
-                    blobs.push((seen.digest, seen.entry));
-                }
-            }),
-        }
-        blobs.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.place.offset()));
+        self.index.scan(|seen| {
+            if Part::of(&seen.digest, seen.entry.place) == part {
+                blobs.push((seen.digest, seen.entry));
+            }
+        });
+        blobs.sort_unstable_by_key(|(digest, entry)| std::cmp::Reverse((entry.place.offset(), *digest)));
         blobs
     }
 

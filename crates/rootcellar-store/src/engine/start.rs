@@ -18,6 +18,7 @@ use super::index::{Entry, Flags, Index};
 use super::lanes::Waker;
 use super::options::{DiskOptions, Durability};
 use super::recency::Recency;
+use super::scrub::ScrubState;
 use super::statistics::Counters;
 use super::sync::Gate;
 use super::upkeep::UpkeepState;
@@ -83,7 +84,10 @@ impl Engine {
             facts: layout.facts(),
             recency: Recency::new(bytes_max, lifetime, before.moments, last_used, now),
             spool: Spool::within(disk.clone(), empty_tmp(options, dir)?, budget.clone()),
-            upkeep: Mutex::new(UpkeepState::new(now, before.scrubbed)),
+            upkeep: Mutex::new(UpkeepState::new(
+                now,
+                ScrubState::new(before.scrubbed, before.scrubbing),
+            )),
             home,
             layout,
             index,

@@ -27,10 +27,10 @@ pub(super) struct UpkeepState {
 }
 
 impl UpkeepState {
-    pub(super) fn new(now: SystemTime, last_scrub: SystemTime) -> Self {
+    pub(super) fn new(now: SystemTime, scrub: ScrubState) -> Self {
         Self {
             reclaim: Reclaim::default(),
-            scrub: ScrubState::new(last_scrub),
+            scrub,
             next_checkpoint: now + CHECKPOINT_INTERVAL,
             is_tidy: false,
             was_tidied: false,

@@ -11,7 +11,9 @@
 //!                  36  4  number of moments
 //!                  40  8  seconds since the Unix epoch when this was written
 //!                  48  8  the same of the end of the last scrub, or zero
-//!                  56  8  zero
+//!                  56  4  the part that a scrub under way is in: a region's number, or 2^24 and the first byte of the hashes of
+//!                         what lies alone; zero if none is under way
+//!                  60  4  zero
 //!                moments, 12 bytes each:   tick 4, seconds since the Unix epoch 8
 //!                   and a check of 4 bytes over all of them
 //!                blocks:                   number of uses 4, check 4 over the uses, then the uses
@@ -30,6 +32,7 @@ use std::time::{Duration, SystemTime};
 use super::core::Engine;
 use super::index::{Flags, Index};
 use super::recency::Moment;
+use super::scrub::Part;
 use crate::byte_counter::Share;
 use crate::checksum::checksum;
 use crate::io::{Disk, DiskFile, Open, remove_if_there};
@@ -52,6 +55,7 @@ pub(super) struct Before {
     pub(super) tick: u32,
     pub(super) moments: Vec<Moment>,
     pub(super) scrubbed: SystemTime,
+    pub(super) scrubbing: Option<Part>,
     /// How much of the file belongs to the blocks, and where they begin.
     blocks_at: u64,
 }
@@ -62,6 +66,7 @@ impl Default for Before {
             tick: 0,
             moments: Vec::new(),
             scrubbed: SystemTime::UNIX_EPOCH,
+            scrubbing: None,
             blocks_at: 0,
         }
     }
@@ -104,8 +109,8 @@ impl Uses {
         self.share.set(file.size()?);
         let mut header = [0; HEADER_BYTES];
         file.read_at(&mut header, 0)?;
-        let (tick, moments, scrubbed) = decode_header(&header, self.store).ok_or(io::ErrorKind::InvalidData)?;
-        let mut bytes = vec![0; moments as usize * MOMENT_BYTES + 4];
+        let header = Header::decode(&header, self.store).ok_or(io::ErrorKind::InvalidData)?;
+        let mut bytes = vec![0; header.moments as usize * MOMENT_BYTES + 4];
         file.read_at(&mut bytes, HEADER_BYTES as u64)?;
         let blocks_at = (HEADER_BYTES + bytes.len()) as u64;
         let (moments, check) = bytes.split_at(bytes.len() - 4);
@@ -117,9 +122,10 @@ impl Uses {
             seconds: long_number(&bytes[4..]),
         };
         Ok(Before {
-            tick,
+            tick: header.tick,
             moments: moments.chunks_exact(MOMENT_BYTES).map(moment).collect(),
-            scrubbed: SystemTime::UNIX_EPOCH + Duration::from_secs(scrubbed.min(1 << 40)),
+            scrubbed: SystemTime::UNIX_EPOCH + Duration::from_secs(header.scrubbed.min(1 << 40)),
+            scrubbing: Part::numbered(header.scrubbing),
             blocks_at,
         })
     }
@@ -158,13 +164,20 @@ impl Uses {
     }
 
     /// Writes the file anew.
-    fn write(&self, engine: &Engine, now: SystemTime, scrubbed: SystemTime) -> io::Result<()> {
+    fn write(&self, engine: &Engine, now: SystemTime) -> io::Result<()> {
         let new = self.path.with_extension("new");
         remove_if_there(&*self.disk, &new)?;
         let file = self.disk.open(&new, Open::Create { mode: 0o644 })?;
         let moments = engine.recency.moments();
-        let header = encode_header(self.store, engine.recency.tick(now), moments.len(), now, scrubbed);
-        let mut bytes = header.to_vec();
+        let (scrubbed, scrubbing) = engine.upkeep().scrub.to_remember();
+        let header = Header {
+            tick: engine.recency.tick(now),
+            moments: u32::try_from(moments.len()).expect("a timeline is short"),
+            written: seconds(now),
+            scrubbed: seconds(scrubbed),
+            scrubbing: scrubbing.map_or(0, Part::number),
+        };
+        let mut bytes = header.encode(self.store).to_vec();
         for moment in &moments {
             bytes.extend_from_slice(&moment.tick.to_le_bytes());
             bytes.extend_from_slice(&moment.seconds.to_le_bytes());
@@ -221,40 +234,51 @@ fn restore_use(used: &[u8], last: u32, index: &Index) {
     index.restore_use(function, prefix, number(&used[9..]).min(last));
 }
 
-fn encode_header(
-    store: StoreId,
-    tick: u32,
-    moments: usize,
-    now: SystemTime,
-    scrubbed: SystemTime,
-) -> [u8; HEADER_BYTES] {
-    let seconds = |time: SystemTime| {
-        time.duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs()
-    };
-    let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(MAGIC);
-    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[16..32].copy_from_slice(&store.0);
-    bytes[32..36].copy_from_slice(&tick.to_le_bytes());
-    let moments = u32::try_from(moments).expect("a timeline is short");
-    bytes[36..40].copy_from_slice(&moments.to_le_bytes());
-    bytes[40..48].copy_from_slice(&seconds(now).to_le_bytes());
-    bytes[48..56].copy_from_slice(&seconds(scrubbed).to_le_bytes());
-    let check = checksum(&bytes);
-    bytes[CHECK_AT..CHECK_AT + 4].copy_from_slice(&check.to_le_bytes());
-    bytes
+fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
-/// The tick, the number of moments, and the end of the last scrub.
-fn decode_header(bytes: &[u8; HEADER_BYTES], store: StoreId) -> Option<(u32, u32, u64)> {
-    let mut zeroed = *bytes;
-    zeroed[CHECK_AT..CHECK_AT + 4].fill(0);
-    let is_ours = bytes[..8] == *MAGIC && bytes[8..10] == VERSION.to_le_bytes() && bytes[16..32] == store.0;
-    let moments = number(&bytes[36..]);
-    let is_whole = bytes[CHECK_AT..CHECK_AT + 4] == checksum(&zeroed).to_le_bytes() && moments <= MOMENTS_MAX;
-    (is_ours && is_whole).then(|| (number(&bytes[32..]), moments, long_number(&bytes[48..])))
+/// The head of the file, as it is drawn above.
+struct Header {
+    tick: u32,
+    moments: u32,
+    written: u64,
+    scrubbed: u64,
+    scrubbing: u32,
+}
+
+impl Header {
+    fn encode(&self, store: StoreId) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..32].copy_from_slice(&store.0);
+        bytes[32..36].copy_from_slice(&self.tick.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.moments.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.written.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.scrubbed.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.scrubbing.to_le_bytes());
+        let check = checksum(&bytes);
+        bytes[CHECK_AT..CHECK_AT + 4].copy_from_slice(&check.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_BYTES], store: StoreId) -> Option<Self> {
+        let mut zeroed = *bytes;
+        zeroed[CHECK_AT..CHECK_AT + 4].fill(0);
+        let is_ours = bytes[..8] == *MAGIC && bytes[8..10] == VERSION.to_le_bytes() && bytes[16..32] == store.0;
+        let header = Self {
+            tick: number(&bytes[32..]),
+            moments: number(&bytes[36..]),
+            written: long_number(&bytes[40..]),
+            scrubbed: long_number(&bytes[48..]),
+            scrubbing: number(&bytes[56..]),
+        };
+        let is_whole =
+            bytes[CHECK_AT..CHECK_AT + 4] == checksum(&zeroed).to_le_bytes() && header.moments <= MOMENTS_MAX;
+        (is_ours && is_whole).then_some(header)
+    }
 }
 
 fn number(bytes: &[u8]) -> u32 {
@@ -271,8 +295,7 @@ impl Engine {
         if !self.has_new_uses.swap(false, Ordering::Relaxed) {
             return;
         }
-        let scrubbed = self.upkeep().scrub.last_end();
-        if let Err(error) = self.uses.write(self, self.now(), scrubbed) {
+        if let Err(error) = self.uses.write(self, self.now()) {
             self.has_new_uses.store(true, Ordering::Relaxed);
             tracing::warn!(%error, "a restart would not know which blobs were used lately");
         }

@@ -139,9 +139,11 @@ async fn starve(job: &Job) {
     let store = open(&job.dir, options).await;
     let stored = blobs(1, 40);
     put_all(&store, &stored).await;
-    let files = open_files_until_there_are_no_more();
+    let mut files = open_files_until_there_are_no_more();
     let mut refused = 0;
     for blob in &blobs(2, 40) {
+        // The store may have closed one meanwhile, and one is enough for a put.
+        files.extend(open_files_until_there_are_no_more());
         match store.put(blob.clone()).await {
             Ok(()) => {}
             Err(error) => {

@@ -22,7 +22,21 @@ struct Scrubbed {
 
 impl Scrubbed {
     fn new(layout: &str, bytes_per_second: u64) -> Self {
-        let (disk, clock) = (SimulatedDisk::new(9), Arc::new(ManualClock::default()));
+        Self::open(
+            SimulatedDisk::new(9),
+            Arc::new(ManualClock::default()),
+            layout,
+            bytes_per_second,
+        )
+    }
+
+    /// Closes the store, and opens it again.
+    fn restart(self, layout: &str, bytes_per_second: u64) -> Self {
+        self.store.close().unwrap();
+        Self::open(self.disk, self.clock, layout, bytes_per_second)
+    }
+
+    fn open(disk: SimulatedDisk, clock: Arc<ManualClock>, layout: &str, bytes_per_second: u64) -> Self {
         let options = DiskOptions {
             scrub: Some(Scrub {
                 bytes_per_second,
@@ -171,5 +185,36 @@ fn a_pass_begins_an_interval_after_the_last_one_has_ended() {
             "{layout}: {between:?}"
         );
         assert!(!scrubbed.store.contains(&blobs[2].digest()));
+    }
+}
+
+/// A pass over a large store takes days, and servers are started anew more often than that.
+#[test]
+fn a_pass_goes_on_after_a_restart() {
+    const RATE: u64 = 1 << 20;
+    for layout in LAYOUTS {
+        let mut scrubbed = Scrubbed::new(layout, RATE);
+        let blobs = blobs_of(45, &[100_000; 300]);
+        put_stepped(&scrubbed.store, &blobs);
+        for restarts in 0.. {
+            assert!(
+                restarts < 100,
+                "{layout}: a pass that is interrupted does not come to an end"
+            );
+            // After a crash other things come first.
+            while scrubbed.store.statistics().scrub.blobs == 0 && scrubbed.passes() == 0 {
+                scrubbed.step();
+            }
+            for _ in 0..8 {
+                scrubbed.step();
+            }
+            if scrubbed.passes() > 0 {
+                assert!(restarts >= 2, "{layout}: nothing was interrupted");
+                break;
+            }
+            let scrub = scrubbed.store.statistics().scrub;
+            assert!(scrub.blobs == 300 && scrub.scrubbed_blobs > 0, "{layout}: {scrub:?}");
+            scrubbed = scrubbed.restart(layout, RATE);
+        }
     }
 }
