@@ -6,6 +6,7 @@
 mod beneath;
 mod capture;
 mod copy;
+pub mod erofs;
 mod plan;
 mod remove;
 mod stager;

@@ -1,0 +1,378 @@
+//! Laying an image out, and writing it: once over the tree for where everything lies, and once for the bytes.
+
+use super::directory::{self, Measure, Named};
+use super::format::{
+    self, BLOCK_BYTES, Content, DEVICE_BYTES, INODE_UNIT, Inode, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock, Type,
+    chunk_bytes, inode_bytes, is_extended,
+};
+use super::tree::{Attributes, Directory, Kind, Node, Source, Tree};
+
+/// The image of a tree. Its bytes follow from the tree alone.
+pub fn encode(mut tree: Tree<'_>) -> Vec<u8> {
+    for directory in &mut tree.directories {
+        directory.nodes.sort_unstable_by_key(|node| node.name);
+    }
+    let plan = Plan::of(&tree);
+    let mut image = Image {
+        bytes: vec![0; plan.end()],
+        tree: &tree,
+        plan: &plan,
+        content: Vec::new(),
+    };
+    image.write();
+    image.bytes
+}
+
+/// Where everything lies.
+#[derive(Debug)]
+struct Plan {
+    /// The time of inodes that name none.
+    time: i64,
+    /// The first block of inodes.
+    inodes_from: usize,
+    directories: Vec<PlacedDirectory>,
+    /// The files and links of the first directory in the order of their names, then those of the next one.
+    nodes: Vec<Place>,
+    /// The first block behind the inodes.
+    blocks_from: usize,
+    /// Blocks from there on.
+    blocks: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PlacedDirectory {
+    place: Place,
+    size: usize,
+    links: u32,
+    /// Where in `Plan::nodes` what is in it begins.
+    first_node: usize,
+}
+
+/// Where an inode lies.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its first byte, counted from the first block of inodes.
+    at: usize,
+    /// The first block of its content, of those behind the inodes.
+    block: usize,
+}
+
+/// The next free places.
+#[derive(Debug)]
+struct Free {
+    at: usize,
+    block: usize,
+}
+
+impl Free {
+    /// Places an inode with `size` bytes of content, of which what is less than a block comes behind it, and in one block.
+    fn with_content(&mut self, head: usize, size: usize) -> Place {
+        let (blocks, end) = (size / BLOCK_BYTES, size % BLOCK_BYTES);
+        let mut at = self.at.next_multiple_of(INODE_UNIT);
+        let crosses = end > 0 && (at + head) / BLOCK_BYTES != (at + head + end - 1) / BLOCK_BYTES;
+        if crosses {
+            at = (at + head).next_multiple_of(BLOCK_BYTES) - head;
+        }
+        let place = Place { at, block: self.block };
+        self.at = at + head + end;
+        self.block += blocks;
+        place
+    }
+
+    /// Places an inode of a file that lies elsewhere.
+    fn with_chunk(&mut self, head: usize, chunk_bytes: usize) -> Place {
+        let at = self.at.next_multiple_of(INODE_UNIT);
+        self.at = (at + head).next_multiple_of(chunk_bytes) + chunk_bytes;
+        Place { at, block: self.block }
+    }
+}
+
+impl Plan {
+    fn of(tree: &Tree<'_>) -> Self {
+        let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + usize::from(tree.devices) * DEVICE_BYTES;
+        let mut plan = Self {
+            time: tree.directories[Tree::ROOT].attributes.mtime.0,
+            inodes_from: slots_end.div_ceil(BLOCK_BYTES),
+            directories: Vec::with_capacity(tree.directories.len()),
+            nodes: Vec::with_capacity(tree.directories.iter().map(|directory| directory.nodes.len()).sum()),
+            blocks_from: 0,
+            blocks: 0,
+        };
+        // No inode has the number zero: readers of directories take it for one that is gone.
+        let mut free = Free {
+            at: INODE_UNIT,
+            block: 0,
+        };
+        for directory in &tree.directories {
+            plan.add(directory, &mut free);
+        }
+        plan.blocks_from = plan.inodes_from + free.at.div_ceil(BLOCK_BYTES);
+        plan.blocks = free.block;
+        plan
+    }
+
+    fn add(&mut self, directory: &Directory<'_>, free: &mut Free) {
+        let size = directory_bytes(directory);
+        let is_directory = |node: &&Node<'_>| matches!(node.kind, Kind::Directory(_));
+        let directories = directory.nodes.iter().filter(is_directory).count();
+        let links = 2 + u32::try_from(directories).expect("a tree has a bound");
+        let head = inode_bytes(is_extended(&directory.attributes, links, size as u64, self.time));
+        self.directories.push(PlacedDirectory {
+            place: free.with_content(head, size),
+            size,
+            links,
+            first_node: self.nodes.len(),
+        });
+        for node in &directory.nodes {
+            match &node.kind {
+                Kind::Directory(_) => {}
+                Kind::File {
+                    attributes,
+                    size,
+                    source,
+                } => {
+                    let head = inode_bytes(is_extended(attributes, 1, *size, self.time));
+                    self.nodes.push(match source {
+                        None => free.with_content(head, 0),
+                        Some(Source::Device { .. }) => free.with_chunk(head, chunk_bytes(true)),
+                        Some(Source::Redirect(path)) => {
+                            free.with_chunk(head + format::redirect_bytes(path), chunk_bytes(false))
+                        }
+                    });
+                }
+                Kind::Link { attributes, target } => {
+                    let head = inode_bytes(is_extended(attributes, 1, target.len() as u64, self.time));
+                    self.nodes.push(free.with_content(head, target.len()));
+                }
+            }
+        }
+    }
+
+    /// Bytes of the image.
+    fn end(&self) -> usize {
+        (self.blocks_from + self.blocks) * BLOCK_BYTES
+    }
+
+    /// By what the kernel finds the inode.
+    fn number(place: Place) -> u64 {
+        (place.at / INODE_UNIT) as u64
+    }
+
+    fn content(&self, place: Place, size: usize) -> Content {
+        let first = match size / BLOCK_BYTES {
+            0 => 0,
+            _ => block_number(self.blocks_from + place.block),
+        };
+        Content::Blocks {
+            first,
+            has_end: !size.is_multiple_of(BLOCK_BYTES),
+        }
+    }
+}
+
+fn block_number(block: usize) -> u32 {
+    u32::try_from(block).expect("an image is smaller than 2 TiB")
+}
+
+/// The names of a directory in their order, `.` and `..` among them.
+fn with_dots<'t, T>(nodes: &'t [T], name: impl Fn(&T) -> &str) -> impl Iterator<Item = Dotted<'t, T>> {
+    let split_at = |dots: &str| nodes.partition_point(|node| name(node) < dots);
+    let (here, above) = (split_at("."), split_at(".."));
+    let (before, between, after) = (&nodes[..here], &nodes[here..above], &nodes[above..]);
+    before
+        .iter()
+        .map(Dotted::Node)
+        .chain([Dotted::Here])
+        .chain(between.iter().map(Dotted::Node))
+        .chain([Dotted::Above])
+        .chain(after.iter().map(Dotted::Node))
+}
+
+enum Dotted<'t, T> {
+    Here,
+    Above,
+    Node(&'t T),
+}
+
+fn directory_bytes(directory: &Directory<'_>) -> usize {
+    let mut measure = Measure::default();
+    for dotted in with_dots(&directory.nodes, |node| node.name) {
+        measure.add(match dotted {
+            Dotted::Here => ".",
+            Dotted::Above => "..",
+            Dotted::Node(node) => node.name,
+        });
+    }
+    measure.bytes()
+}
+
+/// An image that is being written.
+struct Image<'a> {
+    bytes: Vec<u8>,
+    tree: &'a Tree<'a>,
+    plan: &'a Plan,
+    /// Of one directory, used again for the next.
+    content: Vec<u8>,
+}
+
+impl Image<'_> {
+    fn write(&mut self) {
+        let plan = self.plan;
+        let superblock = Superblock {
+            root: u16::try_from(Plan::number(plan.directories[Tree::ROOT].place)).expect("the root comes first"),
+            inodes: (plan.directories.len() + plan.nodes.len()) as u64,
+            time: plan.time,
+            blocks: block_number(plan.blocks_from + plan.blocks),
+            inodes_from: block_number(plan.inodes_from),
+            devices: self.tree.devices,
+        };
+        superblock.encode(&mut self.bytes[SUPERBLOCK_AT..][..SUPERBLOCK_BYTES]);
+        let slots = &mut self.bytes[SUPERBLOCK_AT + SUPERBLOCK_BYTES..];
+        for slot in slots.chunks_exact_mut(DEVICE_BYTES).take(self.tree.devices.into()) {
+            format::encode_device(slot);
+        }
+        for number in 0..self.tree.directories.len() {
+            self.write_directory(number);
+            self.write_nodes(number);
+        }
+    }
+
+    fn write_directory(&mut self, number: usize) {
+        let (directory, placed) = (&self.tree.directories[number], self.plan.directories[number]);
+        let mut next_node = placed.first_node;
+        let mut entries = Vec::with_capacity(directory.nodes.len() + 2);
+        for dotted in with_dots(&directory.nodes, |node| node.name) {
+            entries.push(match dotted {
+                Dotted::Here => self.named(".", number),
+                Dotted::Above => self.named("..", directory.parent),
+                Dotted::Node(Node {
+                    name,
+                    kind: Kind::Directory(child),
+                }) => self.named(name, *child),
+                Dotted::Node(node) => {
+                    let place = self.plan.nodes[next_node];
+                    next_node += 1;
+                    Named {
+                        name: node.name,
+                        inode: Plan::number(place),
+                        kind: type_of(&node.kind),
+                    }
+                }
+            });
+        }
+        let mut content = std::mem::take(&mut self.content);
+        content.clear();
+        directory::encode(&entries, &mut content);
+        assert_eq!(content.len(), placed.size, "a directory is as long as was planned");
+        let behind = self.write_inode(
+            placed.place,
+            &Inode {
+                kind: Type::Directory,
+                attributes: directory.attributes,
+                links: placed.links,
+                size: placed.size as u64,
+                xattr_bytes: 0,
+                content: self.plan.content(placed.place, placed.size),
+            },
+        );
+        self.write_content(placed.place, behind, &content);
+        self.content = content;
+    }
+
+    fn named<'n>(&self, name: &'n str, directory: usize) -> Named<'n> {
+        Named {
+            name,
+            inode: Plan::number(self.plan.directories[directory].place),
+            kind: Type::Directory,
+        }
+    }
+
+    fn write_nodes(&mut self, number: usize) {
+        let mut next_node = self.plan.directories[number].first_node;
+        for node in &self.tree.directories[number].nodes {
+            match node.kind {
+                Kind::Directory(_) => continue,
+                Kind::File {
+                    attributes,
+                    size,
+                    source,
+                } => self.write_file(self.plan.nodes[next_node], attributes, size, source),
+                Kind::Link { attributes, target } => self.write_link(self.plan.nodes[next_node], attributes, target),
+            }
+            next_node += 1;
+        }
+    }
+
+    fn write_file(&mut self, place: Place, attributes: Attributes, size: u64, source: Option<Source<'_>>) {
+        let xattr_bytes = match source {
+            Some(Source::Redirect(path)) => format::redirect_bytes(path),
+            Some(Source::Device { .. }) | None => 0,
+        };
+        let is_on_device = matches!(source, Some(Source::Device { .. }));
+        let content = match source {
+            None => self.plan.content(place, 0),
+            Some(_) => Content::Chunk { is_on_device },
+        };
+        let xattrs_at = self.write_inode(
+            place,
+            &Inode {
+                kind: Type::File,
+                attributes,
+                links: 1,
+                size,
+                xattr_bytes,
+                content,
+            },
+        );
+        let chunk_at = (xattrs_at + xattr_bytes).next_multiple_of(chunk_bytes(is_on_device));
+        match source {
+            None => {}
+            Some(Source::Device { number, sector }) => {
+                format::encode_chunk(number, sector, &mut self.bytes[chunk_at..]);
+            }
+            Some(Source::Redirect(path)) => {
+                format::encode_redirect(path, &mut self.bytes[xattrs_at..][..xattr_bytes]);
+                format::encode_no_chunk(&mut self.bytes[chunk_at..]);
+            }
+        }
+    }
+
+    fn write_link(&mut self, place: Place, attributes: Attributes, target: &str) {
+        let behind = self.write_inode(
+            place,
+            &Inode {
+                kind: Type::Link,
+                attributes,
+                links: 1,
+                size: target.len() as u64,
+                xattr_bytes: 0,
+                content: self.plan.content(place, target.len()),
+            },
+        );
+        self.write_content(place, behind, target.as_bytes());
+    }
+
+    /// Writes an inode, and tells where what belongs to it begins behind it.
+    fn write_inode(&mut self, place: Place, inode: &Inode) -> usize {
+        let at = self.plan.inodes_from * BLOCK_BYTES + place.at;
+        let number = u32::try_from(Plan::number(place)).expect("an image is smaller than 128 GiB");
+        inode.encode(number, self.plan.time, &mut self.bytes[at..]);
+        at + inode.bytes(self.plan.time)
+    }
+
+    /// Writes whole blocks where they belong, and the rest behind the inode.
+    fn write_content(&mut self, place: Place, behind: usize, content: &[u8]) {
+        let (blocks, end) = content.split_at(content.len() / BLOCK_BYTES * BLOCK_BYTES);
+        let blocks_at = (self.plan.blocks_from + place.block) * BLOCK_BYTES;
+        self.bytes[blocks_at..][..blocks.len()].copy_from_slice(blocks);
+        self.bytes[behind..][..end.len()].copy_from_slice(end);
+    }
+}
+
+fn type_of(kind: &Kind<'_>) -> Type {
+    match kind {
+        Kind::Directory(_) => Type::Directory,
+        Kind::File { .. } => Type::File,
+        Kind::Link { .. } => Type::Link,
+    }
+}

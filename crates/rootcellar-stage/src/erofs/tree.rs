@@ -1,0 +1,121 @@
+//! What an image is to show.
+
+/// A tree, made from its root on.
+///
+/// Names are the caller's to check: each is one path component of 255 bytes at the most, and the only one of its name in its
+/// directory.
+#[derive(Debug)]
+pub struct Tree<'a> {
+    /// Parents before children, the root first.
+    pub(super) directories: Vec<Directory<'a>>,
+    /// Packs that files lie in.
+    pub(super) devices: u16,
+}
+
+/// What an inode says besides what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u16,
+    /// When it was modified: seconds since the Unix epoch, and nanoseconds beyond them.
+    pub mtime: (i64, u32),
+}
+
+/// Where the bytes of a file lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// In a device of the image, counted from 1, from this 512-byte sector on.
+    Device {
+        /// Which device.
+        number: u16,
+        /// The first sector.
+        sector: u32,
+    },
+    /// In a file of one of the overlay's data-only layers, at this path from its root: `/` and the components.
+    Redirect(&'a str),
+}
+
+#[derive(Debug)]
+pub(super) struct Directory<'a> {
+    pub(super) parent: usize,
+    pub(super) attributes: Attributes,
+    pub(super) nodes: Vec<Node<'a>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    pub(super) name: &'a str,
+    pub(super) kind: Kind<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind<'a> {
+    /// By its number.
+    Directory(usize),
+    File {
+        attributes: Attributes,
+        size: u64,
+        source: Option<Source<'a>>,
+    },
+    Link {
+        attributes: Attributes,
+        target: &'a str,
+    },
+}
+
+impl<'a> Tree<'a> {
+    /// The number of the root.
+    pub const ROOT: usize = 0;
+
+    /// A root with nothing in it.
+    pub fn new(root: Attributes) -> Self {
+        Self {
+            directories: vec![Directory {
+                parent: Self::ROOT,
+                attributes: root,
+                nodes: Vec::new(),
+            }],
+            devices: 0,
+        }
+    }
+
+    /// Adds a directory to the directory with the number `parent`, and tells its own.
+    pub fn add_directory(&mut self, parent: usize, name: &'a str, attributes: Attributes) -> usize {
+        let number = self.directories.len();
+        self.add(parent, name, Kind::Directory(number));
+        self.directories.push(Directory {
+            parent,
+            attributes,
+            nodes: Vec::new(),
+        });
+        number
+    }
+
+    /// Adds a file of `size` bytes. An empty one lies nowhere.
+    pub fn add_file(&mut self, parent: usize, name: &'a str, attributes: Attributes, size: u64, source: Source<'a>) {
+        let source = Some(source).filter(|_| size > 0);
+        if let Some(Source::Device { number, .. }) = source {
+            assert!(number > 0, "devices are counted from 1");
+            self.devices = self.devices.max(number);
+        }
+        self.add(
+            parent,
+            name,
+            Kind::File {
+                attributes,
+                size,
+                source,
+            },
+        );
+    }
+
+    /// Adds a symbolic link.
+    pub fn add_link(&mut self, parent: usize, name: &'a str, attributes: Attributes, target: &'a str) {
+        self.add(parent, name, Kind::Link { attributes, target });
+    }
+
+    fn add(&mut self, parent: usize, name: &'a str, kind: Kind<'a>) {
+        assert!((1..=255).contains(&name.len()), "the caller checks names");
+        self.directories[parent].nodes.push(Node { name, kind });
+    }
+}
