@@ -42,16 +42,7 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
     }
     fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let mut report = Report::new();
-    if options.only.is_empty() {
-        let workload = |mix: &Mix| {
-            say(&format!("making a workload of {}: {}", mix.name, mix.origin));
-            Workload::of_mix(mix, SEED, mix_bytes)
-        };
-        let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
-        let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();
-        let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
-        report.samples = measure(&kinds, &workloads, &options.dir, None, say);
-    }
+    // First, before the workloads have left memory in pieces.
     if options.figures {
         let ground = Ground {
             dir: &options.dir,
@@ -61,6 +52,16 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
             say(&format!("figures: {name}"));
             report.figures.extend(question(&ground));
         }
+    }
+    if options.only.is_empty() {
+        let workload = |mix: &Mix| {
+            say(&format!("making a workload of {}: {}", mix.name, mix.origin));
+            Workload::of_mix(mix, SEED, mix_bytes)
+        };
+        let workloads: Vec<Workload> = mixes.iter().map(workload).collect();
+        let candidates: Vec<DiskCandidate> = layouts.into_iter().map(DiskCandidate::new).collect();
+        let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
+        report.samples = measure(&kinds, &workloads, &options.dir, None, say);
     }
     show(&report, options)?;
     Ok(ExitCode::SUCCESS)

@@ -23,8 +23,7 @@ const BATCH: usize = 1000;
 const RUNS: usize = 5;
 
 pub(super) fn figures(ground: &Ground<'_>) -> Vec<Figure> {
-    let mut random = Random::new(7);
-    let contents: Vec<Bytes> = (0..ground.shrunk(BLOBS)).map(|_| random.bytes(BLOB_BYTES)).collect();
+    let contents = contents(ground.shrunk(BLOBS));
     let hash_all = |()| {
         for content in &contents {
             std::hint::black_box(Digest::of(DigestFunction::Sha256, content));
@@ -56,6 +55,15 @@ pub(super) fn figures(ground: &Ground<'_>) -> Vec<Figure> {
             detail: detail(packed.cpu, &format!("loose {:.2} us", loose.cpu)),
         },
     ]
+}
+
+/// Blobs as they lie in requests: one behind the other in a buffer for each batch.
+fn contents(blobs: usize) -> Vec<Bytes> {
+    let mut random = Random::new(7);
+    let requests = std::iter::repeat_with(|| random.bytes(BLOB_BYTES * BATCH as u64));
+    let blob_bytes = usize::try_from(BLOB_BYTES).expect("a small blob");
+    let blobs_in = |request: Bytes| (0..BATCH).map(move |n| request.slice(n * blob_bytes..(n + 1) * blob_bytes));
+    requests.flat_map(blobs_in).take(blobs).collect()
 }
 
 /// Microseconds a blob.
