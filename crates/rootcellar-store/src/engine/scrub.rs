@@ -182,7 +182,10 @@ impl Engine {
             blobs += 1;
             scrubbed_blobs += u64::from(Some(Part::of(&seen.digest, seen.entry.place)) < first);
         });
-        tracing::info!(blobs, scrubbed_blobs, "the scrub begins a pass, or goes on with one");
+        match first {
+            None => tracing::info!(blobs, "the scrub begins a pass"),
+            Some(_) => tracing::info!(blobs, scrubbed_blobs, "the scrub goes on with a pass"),
+        }
         let scrub = &mut self.upkeep().scrub;
         (scrub.blobs, scrub.scrubbed_blobs) = (blobs, scrubbed_blobs);
         Pass {

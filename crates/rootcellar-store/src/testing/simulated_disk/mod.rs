@@ -4,6 +4,9 @@
 //! of each write every 512-byte sector by itself, and of each change of a directory all or nothing, in any combination. That is
 //! what [`Disk`](crate::io::Disk) allows, and more than most filesystems do.
 
+mod names;
+mod node;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
@@ -11,10 +14,10 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::names::{Change, Names};
+use self::node::Node;
 use super::Seeded;
 use crate::io::{BootId, Disk, DiskFile, Name, Open};
-
-const SECTOR_BYTES: usize = 512;
 
 /// What is on the disk after a power cut, of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,161 +69,6 @@ struct World {
     /// Calls that change something.
     changes_made: u64,
     watcher: Option<Watcher>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Names {
-    files: BTreeMap<PathBuf, u64>,
-    dirs: BTreeSet<PathBuf>,
-}
-
-#[derive(Debug, Clone)]
-struct Node {
-    /// What programs read.
-    content: Arc<Vec<u8>>,
-    /// What is on the disk for sure.
-    durable: Arc<Vec<u8>>,
-    /// What was written since, oldest first.
-    pending: Vec<Pending>,
-    /// Up to where writes need no more space.
-    reserved: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Pending {
-    Write { at: usize, bytes: Arc<[u8]> },
-    Size(usize),
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    MakeDir(PathBuf),
-    /// The name now means this file.
-    Put(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-impl Change {
-    /// Whether it is durable once `dir` is synced.
-    fn is_in(&self, dir: &Path) -> bool {
-        let (Self::MakeDir(path) | Self::Put(path, _) | Self::Rename(_, path) | Self::Remove(path)) = self;
-        path.parent() == Some(dir)
-    }
-}
-
-impl Names {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::MakeDir(path) => {
-                self.dirs.insert(path.clone());
-            }
-            Change::Put(path, file) => {
-                self.files.insert(path.clone(), *file);
-            }
-            Change::Rename(from, to) => {
-                // It may be that the name never got to the disk.
-                if let Some(file) = self.files.remove(from) {
-                    self.files.insert(to.clone(), file);
-                }
-            }
-            Change::Remove(path) => {
-                self.files.remove(path);
-            }
-        }
-    }
-
-    /// Drops names in directories that are not there.
-    fn prune(&mut self) {
-        let dirs = self.dirs.clone();
-        let is_reachable = |path: &Path| {
-            path.ancestors()
-                .skip(1)
-                .all(|dir| dir.parent().is_none() || dirs.contains(dir))
-        };
-        self.files.retain(|path, _| is_reachable(path));
-        self.dirs.retain(|path| is_reachable(path));
-    }
-}
-
-impl Node {
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        write_at(Arc::make_mut(&mut self.content), at, bytes);
-        self.pending.push(Pending::Write {
-            at,
-            bytes: bytes.into(),
-        });
-    }
-
-    fn set_size(&mut self, size: usize) {
-        Arc::make_mut(&mut self.content).resize(size, 0);
-        self.pending.push(Pending::Size(size));
-    }
-
-    fn sync(&mut self) {
-        let is_clean = self.pending.is_empty();
-        for pending in std::mem::take(&mut self.pending) {
-            let durable = Arc::make_mut(&mut self.durable);
-            match pending {
-                Pending::Size(size) => durable.resize(size, 0),
-                Pending::Write { at, bytes } => write_at(durable, at, &bytes),
-            }
-        }
-        if !is_clean && *self.durable == *self.content {
-            // They share their memory.
-            self.durable = self.content.clone();
-        }
-    }
-
-    fn fail_to_sync(&mut self, chance: &mut Seeded) {
-        self.durable = self.after_cut(Loss::Some, chance);
-        self.pending.clear();
-    }
-
-    /// What is on the disk when the power has gone.
-    fn after_cut(&self, loss: Loss, chance: &mut Seeded) -> Arc<Vec<u8>> {
-        match loss {
-            Loss::Everything => return self.durable.clone(),
-            Loss::Nothing => return self.content.clone(),
-            Loss::Some => {}
-        }
-        let mut content = self.durable.to_vec();
-        for pending in &self.pending {
-            match pending {
-                Pending::Size(size) if chance.below(2) == 0 => content.resize(*size, 0),
-                Pending::Size(_) => {}
-                Pending::Write { at, bytes } => write_some(&mut content, *at, bytes, chance),
-            }
-        }
-        Arc::new(content)
-    }
-}
-
-fn write_at(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-    let end = at + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[at..end].copy_from_slice(bytes);
-}
-
-/// Writes some of the sectors that a write touches.
-fn write_some(content: &mut Vec<u8>, at: usize, bytes: &[u8], chance: &mut Seeded) {
-    // Whole writes are kept or lost as often as they are torn.
-    let keeps = match chance.below(4) {
-        0 => return,
-        1 => 1,
-        _ => 2,
-    };
-    let mut done = 0;
-    while done < bytes.len() {
-        let in_sector = SECTOR_BYTES - (at + done) % SECTOR_BYTES;
-        let len = in_sector.min(bytes.len() - done);
-        if chance.below(keeps) == 0 {
-            write_at(content, at + done, &bytes[done..done + len]);
-        }
-        done += len;
-    }
 }
 
 impl SimulatedDisk {
