@@ -42,7 +42,7 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
     }
     fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let mut report = Report::new();
-    // First, before the workloads have left memory in pieces.
+    // First: after the workloads some of them come out dearer (docs/benchmarks.md).
     if options.figures {
         let ground = Ground {
             dir: &options.dir,
