@@ -15,15 +15,17 @@
 //!
 //! The lanes take whole steps, one after the other, or ([`Lanes::Beside`]) one begins where another is in the middle of a step.
 
+mod watch;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rootcellar_digest::{Digest, DigestFunction};
 
+use self::watch::{Beside, Crash, Watched};
 use super::{Fault, Loss, ManualClock, Seeded, SimulatedDisk};
 use crate::engine::lanes::{Lane, Next};
 use crate::engine::stepped::{SteppedPut, SteppedStore};
@@ -36,8 +38,6 @@ const BLOBS: u64 = 64;
 const STEPS: u64 = 60;
 const DIR: &str = "/store";
 const INTERVAL: Duration = Duration::from_secs(1);
-/// So long a step that begins within another is waited for: more than it takes, unless it waits for that other.
-const HEAD_START: Duration = Duration::from_millis(2);
 
 /// How the steps of the lanes follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,61 +88,12 @@ pub fn check_power_cuts_on(
     }
 }
 
-/// A disk as a crash would leave it.
-struct Crash {
-    moment: u64,
-    disk: SimulatedDisk,
-    is_kill: bool,
-}
-
 /// How a process ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Close,
     Kill,
     PowerCut,
-}
-
-/// A step that is to begin within another.
-struct Beside {
-    store: Arc<SteppedStore>,
-    lane: Lane,
-    /// Changes of the disk until then.
-    after: u64,
-}
-
-impl Beside {
-    /// Takes the step, and waits until it has come to its end or waits for the one that it is beside.
-    fn begin(self) -> JoinHandle<()> {
-        let (ended, has_ended) = mpsc::channel::<()>();
-        let step = thread::spawn(move || {
-            self.store.step(self.lane);
-            drop(ended);
-        });
-        // Whichever of the two it is.
-        let _no_news = has_ended.recv_timeout(HEAD_START);
-        step
-    }
-}
-
-/// What is shared with those who change the disk.
-#[derive(Default)]
-struct Watched {
-    crashes: Vec<Crash>,
-    beside: Option<Beside>,
-    /// The step that was begun.
-    begun: Option<JoinHandle<()>>,
-}
-
-impl Watched {
-    fn step_that_is_due(&mut self) -> Option<Beside> {
-        let beside = self.beside.as_mut()?;
-        if beside.after > 0 {
-            beside.after -= 1;
-            return None;
-        }
-        self.beside.take()
-    }
 }
 
 struct Simulation {
@@ -567,13 +518,6 @@ impl Simulation {
     }
 }
 
-/// Whether a sync has failed that the store has not written down yet. A process that is killed within these microseconds leaves a
-/// page cache that lies, and nobody knows.
-fn is_unnoted(disk: &SimulatedDisk) -> bool {
-    let is_note = |(path, _): &(PathBuf, u64)| path.to_string_lossy().contains("/failed.");
-    disk.has_failed_to_sync() && !disk.files().iter().any(is_note)
-}
-
 fn check_bound(disk: &SimulatedDisk, story: &str) {
     let bytes = disk.bytes();
     assert!(bytes <= BYTES_MAX, "{story}: {bytes} bytes are on the disk");
@@ -582,28 +526,6 @@ fn check_bound(disk: &SimulatedDisk, story: &str) {
 fn check_present(store: &SteppedStore, promised: &BTreeSet<Digest>, story: &str) {
     let missing: Vec<&Digest> = promised.iter().filter(|digest| !store.contains(digest)).collect();
     assert!(missing.is_empty(), "{story}: lost {missing:?}");
-}
-
-impl Crash {
-    /// What is left if it happens now.
-    fn now(disk: &SimulatedDisk, chance: &mut Seeded) -> Self {
-        let is_kill = chance.below(5) == 0 && !is_unnoted(disk);
-        let left = match (is_kill, chance.below(6)) {
-            (true, _) => disk.after_kill(),
-            (false, 0) => disk.after_power_cut(Loss::Everything, 0),
-            (false, 1) => disk.after_power_cut(Loss::Nothing, 0),
-            (false, _) => disk.after_power_cut(Loss::Some, chance.number()),
-        };
-        Self {
-            moment: disk.changes_made(),
-            disk: left,
-            is_kill,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        if self.is_kill { "killed" } else { "without power" }
-    }
 }
 
 /// Sizes of builds, made small.
