@@ -4,6 +4,7 @@
 //! their checksums. What is damaged is dropped, counted and logged with its digest. A pass that is interrupted goes on at the next start
 //! with the part that it was in.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -172,15 +173,15 @@ impl Engine {
 
     fn begin_pass(&self) -> Pass {
         let first = self.upkeep().scrub.interrupted.take();
-        let regions = self.layout.sizes().into_iter().map(|size| size.region);
-        let regions = regions.filter(|region| *region != Region::ALONE).map(Part::Region);
-        let mut parts: Vec<Part> = regions.chain((0..=u8::MAX).map(Part::Alone)).collect();
-        parts.retain(|part| Some(*part) >= first);
-        parts.sort_unstable_by_key(|part| std::cmp::Reverse(*part));
-        let (mut blobs, mut scrubbed_blobs) = (0, 0);
+        let (mut parts, mut blobs, mut scrubbed_blobs) = (BTreeSet::new(), 0, 0);
         self.index.scan(|seen| {
             blobs += 1;
-            scrubbed_blobs += u64::from(Some(Part::of(&seen.digest, seen.entry.place)) < first);
+            let part = Part::of(&seen.digest, seen.entry.place);
+            if Some(part) < first {
+                scrubbed_blobs += 1;
+            } else {
+                parts.insert(part);
+            }
         });
         match first {
             None => tracing::info!(blobs, "the scrub begins a pass"),
@@ -189,7 +190,7 @@ impl Engine {
         let scrub = &mut self.upkeep().scrub;
         (scrub.blobs, scrub.scrubbed_blobs) = (blobs, scrubbed_blobs);
         Pass {
-            parts,
+            parts: parts.into_iter().rev().collect(),
             begun: first,
             blobs: Vec::new(),
             reading: None,
@@ -223,7 +224,8 @@ impl Engine {
                 pass.begun = Some(part);
                 // For the next start to know.
                 self.has_new_uses.store(true, Ordering::Relaxed);
-                continue;
+                // The whole index was looked at, and what waits for the lane has its turn.
+                return Some(bytes);
             };
             self.upkeep().scrub.scrubbed_blobs += 1;
             pass.reading = self.begin_reading(digest, entry);
