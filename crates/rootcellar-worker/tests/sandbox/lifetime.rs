@@ -282,11 +282,11 @@ fn a_fork_bomb_ends_when_it_is_killed() {
     // A shell that cannot fork ends, so those that could are to stay: a bomb that burns out proves nothing.
     let bomb = "bomb() { bomb 2>/dev/null & bomb 2>/dev/null & exec sleep \"$0\"; }; bomb & echo up; exec sleep \"$0\"";
     let mut spec = fixture.spec(&["sh", "-c", bomb, &nap]);
-    spec.limits.processes = Some(200);
+    spec.limits.processes = Some(400);
     block_on(async {
         let mut started = start(spec).await;
         started.says("up").await;
-        wait_until(|| count_with(&nap) > 50);
+        wait_until(|| count_with(&nap) > 100);
         started.running.kill();
         assert_eq!(started.end().await.unwrap().finished.outcome, Outcome::Killed);
     });
