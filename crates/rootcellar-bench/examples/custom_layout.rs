@@ -185,6 +185,10 @@ impl Layout for Flat {
         (self.path(digest, place.offset()), 0)
     }
 
+    fn alone_dir(&self) -> Option<PathBuf> {
+        Some(self.dir.clone())
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         for (digest, place) in blobs {
             self.ground.disk.remove(&self.path(digest, place.offset()))?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Weak;
 
 use async_trait::async_trait;
 use rootcellar_digest::Digest;
@@ -22,8 +23,29 @@ pub trait LocalStore: BlobStore {
     /// [`NotFound`](crate::ErrorKind::NotFound) if the blob is not present, the empty blob included.
     fn locate(&self, digest: Digest) -> Result<Location>;
 
+    /// The directory below which every [`Location::Loose`] lies, and nothing of anybody else's; `None` if no blob lies so.
+    fn loose_dir(&self) -> Option<PathBuf>;
+
     /// Where content is ingested from which this store can publish without copying.
     fn spool(&self) -> &Spool;
+
+    /// Asks `holder` to let go of leases when they are in the way of making room. It is forgotten when it is gone.
+    fn on_shortage(&self, holder: Weak<dyn LeaseHolder>);
+}
+
+/// Keeps leases that it could do without, such as those of roots that might be staged again.
+pub trait LeaseHolder: Send + Sync {
+    /// Drops leases that nobody is using, and says whether there were any. Called on a thread of the store, which waits for it.
+    fn let_go(&self, shortage: Shortage) -> bool;
+}
+
+/// How much a store is in need of room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// It is about to evict, as a store that is full does all the time: what was not used for a while is better let go.
+    Usual,
+    /// Nothing is left to evict, and somebody waits for room.
+    Full,
 }
 
 /// The answer to a request for a lease.

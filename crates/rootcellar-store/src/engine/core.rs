@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use rootcellar_digest::Digest;
@@ -25,7 +25,7 @@ use super::upkeep::UpkeepState;
 use super::uses::Uses;
 use crate::budget::Budget;
 use crate::layout::{Facts, Layout, New, Place, RegionSize, Stored};
-use crate::{Clock, Kept, Mark, Share, Spool};
+use crate::{Clock, Kept, LeaseHolder, Mark, Share, Spool};
 
 /// A use is long ago after this part of the promised lifetime, for those who rely on it without saying so each time. Blobs are
 /// protected for so much longer.
@@ -53,6 +53,8 @@ pub(super) struct Engine {
     pub(super) sync: Mutex<SyncState>,
     /// Guards which blobs may not go. Held while it is decided that some go.
     pub(super) leases: Mutex<Leases>,
+    /// Who keeps leases that it could do without.
+    pub(super) lease_holders: Mutex<Vec<Weak<dyn LeaseHolder>>>,
     /// Told when a region that was being emptied is gone.
     pub(super) doom_ended: Notify,
     /// Large blobs that are being hashed.
@@ -135,6 +137,10 @@ impl Engine {
 
     pub(super) fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lease_holders(&self) -> MutexGuard<'_, Vec<Weak<dyn LeaseHolder>>> {
+        self.lease_holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn doubtful(&self) -> MutexGuard<'_, Doubtful> {

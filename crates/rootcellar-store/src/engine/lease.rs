@@ -13,7 +13,7 @@ use super::index::Flags;
 use crate::digest_map::{DigestMap, DigestSet};
 use crate::layout::{Place, Region};
 use crate::store::absent_once;
-use crate::{Error, ErrorKind, Lease, Leased, Location, Result};
+use crate::{Error, ErrorKind, Lease, Leased, Location, Result, Shortage};
 
 /// What may not go.
 #[derive(Debug, Default)]
@@ -185,6 +185,21 @@ impl Engine {
             Region::ALONE => Location::Loose { path },
             _ => Location::Packed { path, offset },
         })
+    }
+
+    /// Asks those who keep leases to let go of some. Tells whether any did.
+    pub(super) fn ask_lease_holders(&self, shortage: Shortage) -> bool {
+        let mut holders = Vec::new();
+        self.lease_holders().retain(|holder| {
+            let holder = holder.upgrade();
+            let is_there = holder.is_some();
+            holders.extend(holder);
+            is_there
+        });
+        // Not under the lock: whoever lets go may take a while.
+        holders
+            .into_iter()
+            .fold(false, |any, holder| holder.let_go(shortage) || any)
     }
 
     /// Bytes that leases keep.

@@ -42,7 +42,7 @@ mod uses;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,7 +53,9 @@ use self::lanes::{Bells, Lane, Threads, Waker as _};
 pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
-use crate::{Blob, BlobStore, ByteRange, Clock, Kept, Leased, LocalStore, Location, Mark, Result, Spool, Verified};
+use crate::{
+    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Location, Mark, Result, Spool, Verified,
+};
 
 /// A [`LocalStore`] in a directory.
 ///
@@ -175,8 +177,16 @@ impl LocalStore for DiskStore {
         self.engine.locate(digest)
     }
 
+    fn loose_dir(&self) -> Option<PathBuf> {
+        self.engine.layout.alone_dir()
+    }
+
     fn spool(&self) -> &Spool {
         &self.engine.spool
+    }
+
+    fn on_shortage(&self, holder: Weak<dyn LeaseHolder>) {
+        self.engine.lease_holders().push(holder);
     }
 }
 

@@ -103,6 +103,7 @@ impl Engine {
             gate: Mutex::new(Gate::Open),
             sync: Mutex::default(),
             leases: Mutex::default(),
+            lease_holders: Mutex::default(),
             doom_ended: Notify::new(),
             flights: super::first_read::Flights::default(),
             doubtful: Mutex::new(doubtful),

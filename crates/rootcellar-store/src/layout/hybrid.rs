@@ -138,6 +138,10 @@ impl Layout for Hybrid {
         self.of(place.region()).locate(digest, place)
     }
 
+    fn alone_dir(&self) -> Option<PathBuf> {
+        self.loose.alone_dir()
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         type Blobs = Vec<(Digest, Place)>;
         let (loose, packed): (Blobs, Blobs) = blobs.iter().partition(|(_, place)| place.region() == Region::ALONE);

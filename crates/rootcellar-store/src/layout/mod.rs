@@ -169,8 +169,8 @@ pub struct RegionSize {
 /// 6. **An error is one blob's**, and leaves what was written before as it was.
 ///
 /// Writes do not run at once with each other; everything else may. All calls may block but
-/// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes) and [`locate`](Self::locate), and
-/// [`open`](Self::open) in a region that is not [`Region::ALONE`].
+/// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes), [`locate`](Self::locate) and
+/// [`alone_dir`](Self::alone_dir), and [`open`](Self::open) in a region that is not [`Region::ALONE`].
 pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// What is always so.
     fn facts(&self) -> Facts;
@@ -205,6 +205,9 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// The name of the file that holds a blob, and the blob's first byte in it. Both stay so while the blob has this place.
     fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64);
+
+    /// The directory that holds all files of blobs that lie alone, and nothing that is not the layout's; `None` if none lies alone.
+    fn alone_dir(&self) -> Option<PathBuf>;
 
     /// Gives up single blobs. Space comes back if they lie alone.
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()>;

@@ -1,13 +1,13 @@
 //! The clauses of [`LocalStore`], one function each.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{ROOMY_BYTES, Seeded, report};
-use crate::{BlobStoreExt as _, ErrorKind, Leased, LocalStore, Location, Verified};
+use crate::{BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Location, Shortage, Verified};
 
 /// A store under test.
 pub type Subject = Arc<dyn LocalStore>;
@@ -20,7 +20,7 @@ const BLOB_BYTES: usize = 100_000;
 /// Three times what fits into [`TIGHT_BYTES`].
 const PRESSURE_BLOBS: usize = 60;
 
-const CLAUSES: [Clause; 5] = [
+const CLAUSES: [Clause; 6] = [
     ("leased blobs survive pressure", TIGHT_BYTES, |store| {
         leased_blobs_survive_pressure(store).boxed()
     }),
@@ -31,6 +31,9 @@ const CLAUSES: [Clause; 5] = [
     ),
     ("a lease ends when it is dropped", TIGHT_BYTES, |store| {
         a_lease_ends_when_it_is_dropped(store).boxed()
+    }),
+    ("leases that are kept for later give way", TIGHT_BYTES, |store| {
+        leases_kept_for_later_give_way(store).boxed()
     }),
     ("the located place holds the bytes", ROOMY_BYTES, |store| {
         the_located_place_holds_the_bytes(store).boxed()
@@ -131,6 +134,44 @@ pub async fn a_lease_ends_when_it_is_dropped(store: Subject) {
     assert!(!store.contains(digests[0]).await.unwrap(), "no lease is held any more");
 }
 
+/// Keeps one lease until it is asked for it in earnest.
+#[derive(Default)]
+struct Hoard(Mutex<Option<Lease>>);
+
+impl LeaseHolder for Hoard {
+    fn let_go(&self, shortage: Shortage) -> bool {
+        shortage == Shortage::Full && self.0.lock().unwrap().take().is_some()
+    }
+}
+
+/// Leases on all that a store can hold make room when somebody needs it, and not before.
+pub async fn leases_kept_for_later_give_way(store: Subject) {
+    let mut seeded = Seeded::new(25);
+    let hoard = Arc::new(Hoard::default());
+    let holder: Weak<dyn LeaseHolder> = Arc::downgrade(&(hoard.clone() as Arc<dyn LeaseHolder>));
+    store.on_shortage(holder);
+    let few = put_several(&store, &mut seeded, 5).await;
+    let Leased::Held(lease) = store.lease(&few).await.unwrap() else {
+        panic!("the blobs were put just now")
+    };
+    *hoard.0.lock().unwrap() = Some(lease);
+    put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
+    assert!(hoard.0.lock().unwrap().is_some(), "there was other room to be made");
+    let mut leases = Vec::new();
+    // Each a lease of somebody who works, until nothing is left but the hoard.
+    while hoard.0.lock().unwrap().is_some() {
+        assert!(
+            leases.len() < PRESSURE_BLOBS,
+            "the hoard stays while nothing else could go"
+        );
+        let digests = put_several(&store, &mut seeded, 1).await;
+        // In a store so full it may be gone again, which is as good.
+        if let Leased::Held(lease) = store.lease(&digests).await.unwrap() {
+            leases.push(lease);
+        }
+    }
+}
+
 /// For every function and for small and large blobs.
 pub async fn the_located_place_holds_the_bytes(store: Subject) {
     let mut seeded = Seeded::new(24);
@@ -141,7 +182,11 @@ pub async fn the_located_place_holds_the_bytes(store: Subject) {
         let Leased::Held(_lease) = store.lease(&[digest]).await.unwrap() else {
             panic!("{digest} was put just now")
         };
-        assert_eq!(located(digest, &store.locate(digest).unwrap()), digest);
+        let place = store.locate(digest).unwrap();
+        assert_eq!(located(digest, &place), digest);
+        if let Location::Loose { path } = place {
+            assert!(path.starts_with(store.loose_dir().unwrap()), "{}", path.display());
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 //! used longest ago (`plan`). What in it is younger (`old`) is written once more; so each byte that comes back costs at most one that
 //! is written. Blobs that lie alone stand in the same order with their own uses.
 //!
-//! Nothing that is leased goes, and nothing in a pack of which anything is leased.
+//! Nothing that is leased goes, and nothing in a pack of which anything is leased. Who keeps leases for later is asked to let go of
+//! them: of old ones whenever room is made, of all of them when nothing else is left.
 
 mod ages;
 mod alone;
@@ -25,6 +26,7 @@ use super::core::{Engine, USED_LONG_AGO_PART};
 use super::lanes::{Lane, Next};
 use super::options::WhenFull;
 use super::upkeep::CHECKPOINT_INTERVAL;
+use crate::Shortage;
 
 /// What the lane has chosen to let go, and what it is in the middle of.
 #[derive(Debug, Default)]
@@ -82,7 +84,10 @@ impl Engine {
         }
         let plan = self.upkeep().reclaim.plan.take();
         let is_new = plan.is_none();
-        let mut plan = plan.unwrap_or_else(|| self.plan());
+        let mut plan = plan.unwrap_or_else(|| {
+            self.ask_lease_holders(Shortage::Usual);
+            self.plan()
+        });
         match plan.next() {
             Some(unit) => {
                 let next = self.let_go(unit, &mut plan)?;
@@ -91,6 +96,7 @@ impl Engine {
             }
             // What an older plan did not know of may be there.
             None if !is_new => Some(Next::Again),
+            None if self.ask_lease_holders(Shortage::Full) => Some(Next::Again),
             None => {
                 self.refuse(FULL_IN_USE);
                 None

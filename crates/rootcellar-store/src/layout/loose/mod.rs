@@ -338,6 +338,10 @@ impl Layout for Loose {
         (path_of(&self.root, digest, place.offset()), 0)
     }
 
+    fn alone_dir(&self) -> Option<PathBuf> {
+        Some(self.root.clone())
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         let gone = |(digest, place): &(Digest, Place)| {
             Entry::Gone(BlobEntry {

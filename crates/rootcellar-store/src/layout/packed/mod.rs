@@ -191,6 +191,10 @@ impl Layout for Packed {
         (path, u64::from(place.offset()) * SECTOR_BYTES)
     }
 
+    fn alone_dir(&self) -> Option<PathBuf> {
+        None
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         for (digest, place) in blobs {
             let entry = Entry::Gone(BlobEntry {
