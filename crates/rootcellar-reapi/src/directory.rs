@@ -103,7 +103,8 @@ impl Directory {
             && self.symlinks.is_sorted_by_key(|node| &node.name)
     }
 
-    fn names(&self) -> impl Iterator<Item = &NodeName> {
+    /// The names of all children.
+    pub fn names(&self) -> impl Iterator<Item = &NodeName> {
         let files = self.files.iter().map(|node| &node.name);
         let directories = self.directories.iter().map(|node| &node.name);
         let symlinks = self.symlinks.iter().map(|node| &node.name);

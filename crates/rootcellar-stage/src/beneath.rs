@@ -13,6 +13,11 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
+use crate::attributes::Attributes;
+
+/// What overlayfs marks such directories with. An action cannot: it has no right to attributes of this kind.
+const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// A directory, and the operations that stay beneath it.
 ///
 /// Paths are relative to it, with `/` between the segments; the empty path is the directory itself.
@@ -22,7 +27,7 @@ pub(crate) struct Beneath {
 }
 
 /// Who owns what is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// User id on the host.
     pub uid: u32,
@@ -31,6 +36,9 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The root of the host.
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+
     /// The user that this process runs as.
     pub fn current() -> Self {
         Self {
@@ -46,6 +54,19 @@ impl Beneath {
         Ok(Self {
             root: rustix::fs::openat(CWD, path, flags, Mode::empty())?,
         })
+    }
+
+    /// Opens the directory that a link of `/proc` leads to.
+    pub(crate) fn open_link(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            root: rustix::fs::openat(CWD, path, flags, Mode::empty())?,
+        })
+    }
+
+    /// Takes a directory that is open.
+    pub(crate) fn at(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     /// Opens the directory at `path`. Links on the way, and at its end, lead where they lead for a process inside the root.
@@ -79,11 +100,6 @@ impl Beneath {
         rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// What `path` leads to inside the root, links followed.
-    pub(crate) fn stat_followed(&self, path: &str) -> Result<Stat> {
-        rustix::fs::fstat(self.open_at(path, OFlags::PATH)?)
-    }
-
     pub(crate) fn read_link(&self, path: &str) -> Result<Vec<u8>> {
         let (parent, name) = self.parent(path)?;
         Ok(rustix::fs::readlinkat(&parent, name, Vec::new())?.into_bytes())
@@ -112,8 +128,14 @@ impl Beneath {
         rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// Gives the file or directory at `path` a mode and a modification time.
+    pub(crate) fn set_attributes(&self, path: &str, attributes: Attributes) -> Result<()> {
+        self.set_mode(path, attributes.mode)?;
+        self.set_mtime(path, attributes.mtime)
+    }
+
     /// Sets the mode of the file or directory at `path`.
-    pub(crate) fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
+    fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
         let (parent, name) = self.parent(path)?;
         rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
     }
@@ -121,14 +143,7 @@ impl Beneath {
     /// Sets the modification time of what is at `path`; of a link itself.
     pub(crate) fn set_mtime(&self, path: &str, mtime: Timespec) -> Result<()> {
         let (parent, name) = self.parent(path)?;
-        let times = Timestamps {
-            last_access: Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            },
-            last_modification: mtime,
-        };
-        rustix::fs::utimensat(&parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(&parent, name, &modified(mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// The names in the directory at `path`, in the order of the filesystem.
@@ -137,6 +152,23 @@ impl Beneath {
             .map(|entry| entry.map(|entry| entry.file_name().to_bytes().to_vec()))
             .filter(|name| !matches!(name.as_deref(), Ok(b"." | b"..")))
             .collect()
+    }
+
+    /// Moves what is at `path` out of here, to a path of the host on the same filesystem.
+    pub(crate) fn move_out(&self, path: &str, to: &Path) -> std::io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(rustix::fs::renameat(&parent, name, CWD, to)?)
+    }
+
+    /// Whether overlayfs has marked the directory at `path` as one that hides what is below it.
+    pub(crate) fn is_opaque(&self, path: &str) -> Result<bool> {
+        let mut value = [0; 2];
+        let directory = self.open_dir(path)?;
+        match rustix::fs::fgetxattr(&directory, OPAQUE, &mut value) {
+            Ok(len) => Ok(&value[..len] == b"y"),
+            Err(Errno::NODATA) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The directory that holds the last segment of `path`, and that segment; "." in the root for the root itself.
@@ -150,6 +182,21 @@ impl Beneath {
 impl AsFd for Beneath {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+/// Sets the modification time of what is open.
+pub(crate) fn set_mtime(file: &OwnedFd, mtime: Timespec) -> Result<()> {
+    rustix::fs::futimens(file, &modified(mtime))
+}
+
+fn modified(mtime: Timespec) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: mtime,
     }
 }
 

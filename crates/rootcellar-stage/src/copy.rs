@@ -7,32 +7,29 @@
 //! Every file is the action's own, so nothing that happens to it can reach the store.
 
 use std::fmt;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rootcellar_digest::DigestFunction;
-use rootcellar_reapi::{Error, ErrorKind, InputTree, Outputs, RelPath};
+use rootcellar_digest::{Digest, DigestFunction};
+use rootcellar_reapi::{Error, InputTree, Outputs};
 use rootcellar_store::{Leased, LocalStore};
-use rustix::fs::FileType;
-use rustix::io::Errno;
 
-use crate::beneath::{Beneath, file_type, join};
-use crate::capture::{self, CaptureLimits};
-use crate::plan::MTIME;
-use crate::remove::Remover;
+use crate::attributes::Attributes;
+use crate::beneath::Beneath;
+use crate::capture::{Capture, CaptureLimits};
+use crate::furnish::{furnish, missing_mount_points};
+use crate::stage_dir::{Room, StageDir};
 use crate::write::{Writer, blocking, io_error, staging};
-use crate::{Captured, Owner, StageOptions, StagedRoot, Stager};
+use crate::{Access, Captured, Owner, StageOptions, StagedRoot, Stager, StagerOptions};
 
 /// Stages by copying every file out of a local store.
 #[derive(Debug)]
 pub struct CopyStager {
     store: Arc<dyn LocalStore>,
-    dir: PathBuf,
-    limits: CaptureLimits,
-    remover: Arc<Remover>,
+    dir: StageDir,
+    options: StagerOptions,
 }
 
 impl CopyStager {
@@ -41,35 +38,13 @@ impl CopyStager {
     ///
     /// # Errors
     /// If the directory cannot be made or read.
-    pub fn open(store: Arc<dyn LocalStore>, dir: impl Into<PathBuf>, limits: CaptureLimits) -> Result<Self, Error> {
-        let dir = dir.into();
-        let leftovers = prepare(&dir)
-            .map_err(|error| io_error(format!("preparing the staging directory {}", dir.display()), error))?;
-        let remover = Remover::start().map_err(|error| io_error("starting the thread that removes roots", error))?;
-        if !leftovers.is_empty() {
-            tracing::info!(
-                count = leftovers.len(),
-                "removing roots that an earlier run left staged"
-            );
-        }
-        for leftover in leftovers {
-            drop(remover.remove(leftover));
-        }
+    pub fn open(store: Arc<dyn LocalStore>, dir: impl Into<PathBuf>, options: StagerOptions) -> Result<Self, Error> {
         Ok(Self {
             store,
-            dir,
-            limits,
-            remover: Arc::new(remover),
+            dir: StageDir::open(dir.into())?,
+            options,
         })
     }
-}
-
-fn prepare(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(dir)?;
-    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    std::fs::read_dir(dir)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect()
 }
 
 impl fmt::Display for CopyStager {
@@ -80,128 +55,63 @@ impl fmt::Display for CopyStager {
 
 #[async_trait]
 impl Stager for CopyStager {
-    async fn stage(&self, tree: &InputTree, options: StageOptions) -> Result<Box<dyn StagedRoot>, Error> {
+    async fn stage(&self, root: Digest, options: StageOptions) -> Result<Box<dyn StagedRoot>, Error> {
+        let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
         let lease = match self.store.lease(&tree.closure()).await? {
             Leased::Held(lease) => lease,
             Leased::Missing(missing) => return Err(Error::missing_blobs(missing)),
         };
-        let mut staged = CopiedRoot::create(self)?;
-        let writer = Writer::new(self.store.clone(), staged.root.clone(), tree, options.owner);
+        let hidden = missing_mount_points(&tree, self.options.mount_points)?;
+        let access = Access::of(&tree, self.options.mount_points)?;
+        let room = self.dir.room()?;
+        let path = room.path().join("root");
+        let make_root = || std::fs::create_dir(&path).and_then(|()| Ok(Beneath::open(&path)?));
+        let root_dir = Arc::new(make_root().map_err(|error| io_error(format!("{}", path.display()), error))?);
+        let staged = CopiedRoot {
+            store: self.store.clone(),
+            function: root.function(),
+            limits: self.options.capture.clone(),
+            room,
+            path,
+            root: root_dir.clone(),
+            hidden: hidden.clone(),
+            access,
+        };
+        let writer = Writer::new(self.store.clone(), root_dir.clone(), &tree, options.owner);
         writer.write_content().await?;
         drop(lease);
-        let root = staged.root.clone();
-        staged.made = blocking(move || furnish(&root, &options)).await?;
+        blocking(move || {
+            make_mount_points(&root_dir, &hidden, options.owner)?;
+            furnish(&root_dir, &options)
+        })
+        .await?;
         writer.finish_directories().await?;
         Ok(Box::new(staged))
     }
 }
 
-/// Makes what the action needs beyond its input tree. Returns the mount points that were made.
-fn furnish(root: &Beneath, options: &StageOptions) -> Result<Vec<&'static str>, Error> {
-    check_working_directory(root, &options.working_directory)?;
-    for directory in &options.directories {
-        make_dirs(root, directory, options.owner)?;
-    }
-    let mut made = Vec::new();
-    for mount_point in options.mount_points {
-        if make_mount_point(root, mount_point, options.owner)? {
-            made.push(*mount_point);
-        }
-    }
-    Ok(made)
-}
-
-fn check_working_directory(root: &Beneath, path: &RelPath) -> Result<(), Error> {
-    let path = path.as_str();
-    root.open_dir(path).map(drop).map_err(|error| match error {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Error::new(
-            ErrorKind::InvalidArgument,
-            format!("the working directory {path:?} is no directory of the input root"),
-        ),
-        error => staging(path, error),
-    })
-}
-
-/// Makes `path` and the directories above it where they are missing. Links on the way lead where they lead inside the root.
-fn make_dirs(root: &Beneath, path: &RelPath, owner: Owner) -> Result<(), Error> {
-    let mut prefix = String::new();
-    for segment in path.components() {
-        prefix = join(&prefix, segment);
-        match root.open_dir(&prefix) {
-            Ok(_) => continue,
-            Err(Errno::NOENT) => {}
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(no_directory(&prefix)),
-            Err(error) => return Err(staging(&prefix, error)),
-        }
-        let made = root.make_dir(&prefix).and_then(|()| root.own(&prefix, owner));
-        made.and_then(|()| root.set_mtime(&prefix, MTIME))
-            .map_err(|error| match error {
-                // A link that leads nowhere.
-                Errno::EXIST => no_directory(&prefix),
-                error => staging(&prefix, error),
-            })?;
+fn make_mount_points(root: &Beneath, names: &[&str], owner: Owner) -> Result<(), Error> {
+    for name in names {
+        root.make_dir(name)
+            .and_then(|()| root.own(name, owner))
+            .and_then(|()| root.set_attributes(name, Attributes::of_made_directory()))
+            .map_err(|error| staging(name, error))?;
     }
     Ok(())
-}
-
-fn make_mount_point(root: &Beneath, name: &str, owner: Owner) -> Result<bool, Error> {
-    match root.stat(name) {
-        Ok(stat) if file_type(&stat) == FileType::Directory => Ok(false),
-        Ok(_) => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("the input root has a {name:?} that is no directory; the sandbox mounts its own there"),
-        )),
-        Err(Errno::NOENT) => {
-            root.make_dir(name)
-                .and_then(|()| root.own(name, owner))
-                .map_err(|error| staging(name, error))?;
-            Ok(true)
-        }
-        Err(error) => Err(staging(name, error)),
-    }
-}
-
-fn no_directory(path: &str) -> Error {
-    let reason = format!("an output lies below {path:?}, which is no directory in the input root");
-    Error::new(ErrorKind::InvalidArgument, reason)
 }
 
 /// A staged copy.
 #[derive(Debug)]
 struct CopiedRoot {
     store: Arc<dyn LocalStore>,
+    function: DigestFunction,
     limits: CaptureLimits,
-    remover: Arc<Remover>,
-    /// `<dir>/<random>`, until it is removed.
-    around: Option<PathBuf>,
+    room: Room,
     path: PathBuf,
     root: Arc<Beneath>,
     /// Mount points that the input tree does not have.
-    made: Vec<&'static str>,
-}
-
-impl CopiedRoot {
-    fn create(stager: &CopyStager) -> Result<Self, Error> {
-        let failed = |error: std::io::Error| io_error(format!("making a directory in {}", stager.dir.display()), error);
-        let around = tempfile::Builder::new()
-            .prefix("root-")
-            .tempdir_in(&stager.dir)
-            .map_err(failed)?
-            .keep();
-        let path = around.join("root");
-        let mut staged = Self {
-            store: stager.store.clone(),
-            limits: stager.limits.clone(),
-            remover: stager.remover.clone(),
-            root: Arc::new(Beneath::open(&around).map_err(|error| failed(error.into()))?),
-            around: Some(around),
-            path,
-            made: Vec::new(),
-        };
-        staged.root.make_dir("root").map_err(|error| failed(error.into()))?;
-        staged.root = Arc::new(Beneath::open(&staged.path).map_err(|error| failed(error.into()))?);
-        Ok(staged)
-    }
+    hidden: Vec<&'static str>,
+    access: Access,
 }
 
 #[async_trait]
@@ -210,27 +120,27 @@ impl StagedRoot for CopiedRoot {
         &self.path
     }
 
-    async fn capture(&self, function: DigestFunction, outputs: &Outputs) -> Result<Captured, Error> {
-        let (store, limits) = (self.store.clone(), self.limits.clone());
-        capture::capture(&self.root, store, function, outputs, &self.made, limits).await
+    fn mount(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
-    async fn remove(mut self: Box<Self>) -> Result<(), Error> {
-        let around = self.around.take().expect("removed once, by value");
-        let subject = format!("removing {}", around.display());
-        let removed = self
-            .remover
-            .remove(around)
-            .await
-            .expect("the thread answers for every tree it takes");
-        removed.map_err(|error| io_error(subject, error))
+    fn access(&self) -> &Access {
+        &self.access
     }
-}
 
-impl Drop for CopiedRoot {
-    fn drop(&mut self) {
-        if let Some(around) = self.around.take() {
-            drop(self.remover.remove(around));
-        }
+    async fn capture(&self, outputs: &Outputs) -> Result<Captured, Error> {
+        let capture = Capture {
+            upper: self.root.clone(),
+            lower: None,
+            // Nothing keeps a descriptor that has escaped from writing.
+            is_final: false,
+            hidden: self.hidden.clone(),
+            limits: self.limits.clone(),
+        };
+        capture.run(self.store.clone(), self.function, outputs).await
+    }
+
+    async fn remove(self: Box<Self>) -> Result<(), Error> {
+        self.room.remove().await
     }
 }

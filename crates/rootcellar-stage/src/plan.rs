@@ -1,30 +1,23 @@
 //! What has to be made where: an input tree, path by path.
 
 use rootcellar_digest::Digest;
-use rootcellar_reapi::{Directory, DirectoryNode, InputTree, NodeProperties};
-use rustix::fs::Timespec;
+use rootcellar_reapi::{Directory, DirectoryNode, InputTree};
 
+use crate::attributes::Attributes;
 use crate::beneath::join;
-
-/// The modification time of everything that has none of its own: 2011-11-11T11:11:11Z, as BuildStream's workers set it. Tools
-/// that compare times must find the same ones in every run.
-pub(crate) const MTIME: Timespec = Timespec {
-    tv_sec: 1_321_009_871,
-    tv_nsec: 0,
-};
 
 /// One thing to make. Directories come before what they hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) path: String,
     pub(crate) node: Node,
-    pub(crate) mtime: Timespec,
+    pub(crate) attributes: Attributes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
-    Directory { mode: u32 },
-    File { digest: Digest, mode: u32 },
+    Directory,
+    File(Digest),
     Link { target: String },
 }
 
@@ -42,43 +35,21 @@ pub(crate) fn entries(tree: &InputTree) -> Vec<Entry> {
 
 /// Adds a directory, and the files and links in it.
 fn add_nodes(path: &str, directory: &Directory, entries: &mut Vec<Entry>) {
-    let entry = |path, node, properties: &NodeProperties| Entry {
-        path,
-        node,
-        mtime: mtime(properties),
-    };
-    let properties = directory.properties();
-    entries.push(entry(
-        path.to_owned(),
-        Node::Directory {
-            mode: mode(properties, 0o755),
-        },
-        properties,
-    ));
-    for file in directory.files() {
-        let default = if file.is_executable { 0o755 } else { 0o644 };
-        let node = Node::File {
-            digest: file.digest,
-            mode: mode(&file.properties, default),
-        };
-        entries.push(entry(join(path, file.name.as_str()), node, &file.properties));
-    }
-    for link in directory.symlinks() {
-        let node = Node::Link {
+    entries.push(Entry {
+        path: path.to_owned(),
+        node: Node::Directory,
+        attributes: Attributes::of_directory(directory.properties()),
+    });
+    entries.extend(directory.files().iter().map(|file| Entry {
+        path: join(path, file.name.as_str()),
+        node: Node::File(file.digest),
+        attributes: Attributes::of_file(&file.properties, file.is_executable),
+    }));
+    entries.extend(directory.symlinks().iter().map(|link| Entry {
+        path: join(path, link.name.as_str()),
+        node: Node::Link {
             target: link.target.clone(),
-        };
-        entries.push(entry(join(path, link.name.as_str()), node, &link.properties));
-    }
-}
-
-/// Permission bits only: what comes from outside makes no set-user-id programs.
-fn mode(properties: &NodeProperties, default: u32) -> u32 {
-    properties.unix_mode.map_or(default, |mode| mode & 0o777)
-}
-
-fn mtime(properties: &NodeProperties) -> Timespec {
-    properties.mtime.map_or(MTIME, |mtime| Timespec {
-        tv_sec: mtime.seconds,
-        tv_nsec: mtime.nanos.into(),
-    })
+        },
+        attributes: Attributes::of_link(&link.properties),
+    }));
 }

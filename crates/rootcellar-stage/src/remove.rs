@@ -7,7 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
@@ -16,34 +16,54 @@ use tokio::sync::oneshot;
 
 const DEPTH_MAX: usize = 64;
 
-/// Removes trees on a thread of its own, one after the other. Dropping it waits until all are gone.
+/// Closes mounts and removes trees on a thread of its own, one after the other. Dropping it waits until all are gone.
 #[derive(Debug)]
 pub(crate) struct Remover {
     /// `None` only while it is dropped.
-    queue: Option<mpsc::Sender<Removal>>,
+    queue: Option<mpsc::Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What goes.
 #[derive(Debug)]
-struct Removal {
-    path: PathBuf,
+pub(crate) struct Removal {
+    /// Descriptors to close, before the tree goes.
+    pub(crate) held: Vec<Arc<OwnedFd>>,
+    pub(crate) tree: Option<PathBuf>,
+}
+
+impl Removal {
+    pub(crate) fn of_tree(tree: PathBuf) -> Self {
+        Self {
+            held: Vec::new(),
+            tree: Some(tree),
+        }
+    }
+
+    fn run(self) -> Result<()> {
+        drop(self.held);
+        let Some(tree) = self.tree else { return Ok(()) };
+        remove_tree(&tree).inspect_err(|error| {
+            tracing::warn!(path = %tree.display(), %error, "a staged tree stays until the next start");
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Queued {
+    removal: Removal,
     done: oneshot::Sender<Result<()>>,
 }
 
 impl Remover {
     pub(crate) fn start() -> std::io::Result<Self> {
-        let (queue, removals) = mpsc::channel::<Removal>();
+        let (queue, removals) = mpsc::channel::<Queued>();
         let thread = thread::Builder::new()
             .name("rootcellar-remove".to_owned())
             .spawn(move || {
-                for removal in removals {
-                    let removed = remove_tree(&removal.path);
-                    if let Err(error) = removed {
-                        let path = removal.path.display();
-                        tracing::warn!(%path, %error, "a staged tree stays until the next start");
-                    }
+                for Queued { removal, done } in removals {
                     // Nobody has to wait for it.
-                    let _unheard = removal.done.send(removed);
+                    let _unheard = done.send(removal.run());
                 }
             })?;
         Ok(Self {
@@ -52,12 +72,13 @@ impl Remover {
         })
     }
 
-    /// Queues a tree, and tells when it is gone. The number of trees is bounded by that of the actions that run.
-    pub(crate) fn remove(&self, path: PathBuf) -> oneshot::Receiver<Result<()>> {
+    /// Queues a removal, and tells when it is done. Their number is bounded by those of the actions that run and the images that are
+    /// kept.
+    pub(crate) fn remove(&self, removal: Removal) -> oneshot::Receiver<Result<()>> {
         let (done, gone) = oneshot::channel();
         let queue = self.queue.as_ref().expect("there until it is dropped");
         queue
-            .send(Removal { path, done })
+            .send(Queued { removal, done })
             .expect("the thread takes what is queued until the queue is dropped");
         gone
     }

@@ -2,27 +2,40 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use async_trait::async_trait;
-use rootcellar_digest::DigestFunction;
-use rootcellar_reapi::{Error, InputTree, Outputs, RelPath};
+use rootcellar_digest::Digest;
+use rootcellar_reapi::{Error, Outputs, RelPath, TreeLimits};
 
-use crate::{Captured, Owner};
+use crate::{Access, CaptureLimits, Captured, Owner};
 
 /// Puts input roots at paths.
 ///
 /// Whatever the method, the action gets a private tree: nothing that is done to it changes a stored blob or another tree.
 #[async_trait]
 pub trait Stager: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Stages `tree`.
+    /// Stages the tree under `root`.
     ///
     /// # Errors
-    /// `FailedPrecondition` with all missing blobs; `InvalidArgument` if the tree cannot be staged as `options` want it.
-    async fn stage(&self, tree: &InputTree, options: StageOptions) -> Result<Box<dyn StagedRoot>, Error>;
+    /// `FailedPrecondition` with all missing blobs; `InvalidArgument` if the tree is none, goes past the limits, or cannot be staged as
+    /// `options` want it.
+    async fn stage(&self, root: Digest, options: StageOptions) -> Result<Box<dyn StagedRoot>, Error>;
 }
 
-/// How a root is staged.
+/// What holds for all roots of a stager.
+#[derive(Debug, Clone, Default)]
+pub struct StagerOptions {
+    /// Top-level directories over which the sandbox mounts something. They are made where they are missing, and are no outputs then.
+    pub mount_points: &'static [&'static str],
+    /// Bounds on input roots.
+    pub input: TreeLimits,
+    /// Bounds on what comes back.
+    pub capture: CaptureLimits,
+}
+
+/// How one root is staged.
 #[derive(Debug, Clone)]
 pub struct StageOptions {
     /// Who owns every file: the id on the host that the action's own id maps to.
@@ -31,22 +44,27 @@ pub struct StageOptions {
     pub working_directory: RelPath,
     /// Directories made where they are missing: the parents of outputs.
     pub directories: BTreeSet<RelPath>,
-    /// Top-level directories over which the sandbox mounts something. One that is made here is no output.
-    pub mount_points: &'static [&'static str],
 }
 
 /// A root that an action can run in. Dropping it removes it in the background.
 #[async_trait]
 pub trait StagedRoot: fmt::Debug + Send + Sync {
-    /// The directory that becomes `/`.
+    /// By what path this process reaches the directory that becomes `/`.
     fn path(&self) -> &Path;
 
-    /// Brings the outputs into the store, named by `function`. No process of the action is left when this is called.
+    /// The mount that becomes `/`, if it is a mount of its own: not attached anywhere, and to be attached as it is.
+    fn mount(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Which parts of it are to be read-only. It is the sandbox that sees to that.
+    fn access(&self) -> &Access;
+
+    /// Brings the outputs into the store, named by the function of the root. No process of the action is left when this is called, and
+    /// it is called once: large files are moved where that is safe.
     ///
     /// # Errors
     /// `FailedPrecondition` if the action left something that is no output of the kind asked for; `ResourceExhausted` if it
     /// left too much.
-    async fn capture(&self, function: DigestFunction, outputs: &Outputs) -> Result<Captured, Error>;
+    async fn capture(&self, outputs: &Outputs) -> Result<Captured, Error>;
 
     /// Removes it, and returns when it is gone.
     async fn remove(self: Box<Self>) -> Result<(), Error>;

@@ -55,7 +55,7 @@ impl Writer {
         blocking(move || make_skeleton(&root, &entries, owner)).await?;
         let mut batch = Batch::default();
         for (index, entry) in self.entries.iter().enumerate() {
-            let Node::File { digest, .. } = entry.node else {
+            let Node::File(digest) = entry.node else {
                 continue;
             };
             if digest.size_bytes() > SMALL_FILE_BYTES {
@@ -75,10 +75,8 @@ impl Writer {
         let (root, entries) = (self.root.clone(), self.entries.clone());
         blocking(move || {
             for entry in entries.iter().rev() {
-                if let Node::Directory { mode } = entry.node {
-                    root.set_mode(&entry.path, mode)
-                        .map_err(|error| staging(&entry.path, error))?;
-                    root.set_mtime(&entry.path, entry.mtime)
+                if entry.node == Node::Directory {
+                    root.set_attributes(&entry.path, entry.attributes)
                         .map_err(|error| staging(&entry.path, error))?;
                 }
             }
@@ -147,17 +145,17 @@ fn make_skeleton(root: &Beneath, entries: &[Entry], owner: Owner) -> Result<(), 
     for entry in entries {
         match &entry.node {
             // The root was made with the staging directory.
-            Node::Directory { .. } if entry.path.is_empty() => {}
-            Node::Directory { .. } => root
+            Node::Directory if entry.path.is_empty() => {}
+            Node::Directory => root
                 .make_dir(&entry.path)
                 .map_err(|error| staging(&entry.path, error))?,
             Node::Link { target } => {
                 root.make_link(&entry.path, target)
                     .map_err(|error| staging(&entry.path, error))?;
-                root.set_mtime(&entry.path, entry.mtime)
+                root.set_mtime(&entry.path, entry.attributes.mtime)
                     .map_err(|error| staging(&entry.path, error))?;
             }
-            Node::File { .. } => continue,
+            Node::File(_) => continue,
         }
         root.own(&entry.path, owner)
             .map_err(|error| staging(&entry.path, error))?;
@@ -175,11 +173,7 @@ fn make_file(root: &Beneath, entry: &Entry, owner: Owner) -> Result<std::fs::Fil
 }
 
 fn finish_file(root: &Beneath, entry: &Entry) -> Result<(), Error> {
-    if let Node::File { mode, .. } = entry.node {
-        root.set_mode(&entry.path, mode)
-            .map_err(|error| staging(&entry.path, error))?;
-    }
-    root.set_mtime(&entry.path, entry.mtime)
+    root.set_attributes(&entry.path, entry.attributes)
         .map_err(|error| staging(&entry.path, error))
 }
 

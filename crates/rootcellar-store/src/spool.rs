@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rootcellar_digest::{Digest, DigestFunction, Hasher};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::budget::Budget;
 use crate::byte_counter::Share;
@@ -40,6 +41,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 const COPY_PIECE_BYTES: usize = 256 * 1024;
 /// That of a stored blob: the file may become one.
 const FILE_MODE: u32 = 0o444;
+/// As many bytes as the names of a file's extended attributes can have (`XATTR_LIST_MAX`).
+const NAMES_BYTES_MAX: usize = 65_536;
 
 impl Spool {
     /// Uses `dir`, which exists and is this process's alone.
@@ -122,6 +125,42 @@ impl Spool {
         Ok(Verified::from_spool(digest, checksum, file.keep()?))
     }
 
+    /// Takes a whole file of the same filesystem in place of a copy: `move_to` renames it to the path that it is given. Blocks: for
+    /// threads that may.
+    ///
+    /// The caller sees to it that nobody can write to the file any more, through whatever descriptor or mapping. It becomes this
+    /// process's, and read-only.
+    ///
+    /// # Errors
+    /// What `move_to` says: then the file is where it was. [`ErrorKind::Exhausted`] if there is no room; I/O errors.
+    pub fn adopt_file(
+        &self,
+        function: DigestFunction,
+        move_to: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<Verified> {
+        let io_error = |error| Error::io("ingest", "taking a file into the spool", error);
+        // Takes the place of an empty file of ours: so the name is free, and removed again whatever happens.
+        let mut partial = self.create()?;
+        let path = partial.name.as_ref().expect("it was created just now").path.clone();
+        move_to(&path).map_err(io_error)?;
+        take_over(&path).map_err(io_error)?;
+        let file = self.disk.open(&path, Open::Read).map_err(io_error)?;
+        let size = file.size().map_err(io_error)?;
+        self.budget.take(&partial.share, size)?;
+        let mut hasher = Hashing::new(function, size);
+        let mut piece = vec![0; COPY_PIECE_BYTES];
+        let mut at = 0;
+        while at < size {
+            let len = usize::try_from(size - at).map_or(piece.len(), |left| left.min(piece.len()));
+            file.read_at(&mut piece[..len], at).map_err(io_error)?;
+            hasher.update(&piece[..len]);
+            at += len as u64;
+        }
+        let (digest, checksum) = hasher.finish()?;
+        partial.written = size;
+        Ok(Verified::from_spool(digest, checksum, partial.keep()?))
+    }
+
     fn create(&self) -> Result<Partial> {
         /// Makes names that no other spool of this process makes.
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -150,6 +189,23 @@ impl Spool {
             budget: self.budget.clone(),
         })
     }
+}
+
+/// Makes a file that was somebody else's look like one that was made here.
+fn take_over(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(FILE_MODE))?;
+    let mut names = [0; NAMES_BYTES_MAX];
+    let len = rustix::fs::flistxattr(&file, &mut names)?;
+    let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    // Labels of security modules are theirs, and not the former owner's to set.
+    for name in names.filter(|name| !name.starts_with(b"security.")) {
+        rustix::fs::fremovexattr(&file, name)?;
+    }
+    Ok(())
 }
 
 /// The name of a spool file. Dropping it removes the file.

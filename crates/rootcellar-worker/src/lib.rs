@@ -3,7 +3,6 @@
 //! [`Workers`] take work from a [`WorkSource`](rootcellar_scheduler::WorkSource); a [`Runner`] runs one action from its digest
 //! to its result; the [`sandbox`] is what the command runs in.
 
-mod access;
 mod identity;
 mod platform;
 mod runner;

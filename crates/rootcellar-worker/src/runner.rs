@@ -13,20 +13,16 @@ use std::time::Duration;
 
 use rootcellar_proto::reapi::{ActionResult, ExecuteResponse};
 use rootcellar_reapi::functions::to_proto;
-use rootcellar_reapi::{ActionCache, ActionLimits, Error, ErrorKind, InputTree, LoadedAction, TreeLimits};
+use rootcellar_reapi::{ActionCache, ActionLimits, Error, ErrorKind, LoadedAction};
 use rootcellar_scheduler::{Assignment, WorkSession};
 use rootcellar_stage::{Captured, StageOptions, StagedRoot, Stager};
 use rootcellar_store::{Clock, LocalStore};
 
-use crate::access::Access;
 use crate::identity::Slot;
 use crate::platform::Environment;
-use crate::sandbox::{Outcome, Root, Running, Sandbox, SandboxError, SandboxErrorKind, SandboxSpec};
+use crate::sandbox::{Outcome, Root, Running, Sandbox, SandboxError, SandboxErrorKind, SandboxSpec, Subtree};
 use crate::streams::Streams;
 use crate::timeline::Timeline;
-
-/// Top-level directories that the sandbox mounts something over.
-const MOUNT_POINTS: &[&str] = &["dev", "proc", "tmp"];
 
 /// What a shell says of a command that was killed (128 + SIGKILL).
 const KILLED_EXIT_CODE: i32 = 137;
@@ -48,8 +44,6 @@ pub struct Runner {
     pub scratch_dir: PathBuf,
     /// Bounds on actions; the same that the front end checks.
     pub action_limits: ActionLimits,
-    /// Bounds on input roots.
-    pub tree_limits: TreeLimits,
 }
 
 /// What is to be run, as whom, and for whom.
@@ -99,21 +93,19 @@ impl Runner {
 
         timeline.fetching_inputs();
         job.report(&timeline).await;
-        let tree = InputTree::load_directories(&*self.store, action.input_root, &self.tree_limits).await?;
-        let access = Access::of(&tree, MOUNT_POINTS)?;
-        let root = self.stage(&tree, &action, job.slot).await?;
+        let root = self.stage(&action, job.slot).await?;
         timeline.inputs_fetched();
 
         timeline.executing();
         job.report(&timeline).await;
         let streams = Streams::create(&self.scratch_dir).map_err(|error| scratch(&self.scratch_dir, error))?;
-        let spec = sandbox_spec(&action, access, root.path(), job.slot)?;
+        let spec = sandbox_spec(&action, &*root, job.slot)?;
         let ended = self.execute(spec, action.timeout, &streams, job, &mut timeline).await?;
 
         timeline.uploading_outputs();
         job.report(&timeline).await;
         let captured = match ended {
-            Ended::Exited(_) => root.capture(action.digest.function(), &action.outputs).await?,
+            Ended::Exited(_) => root.capture(&action.outputs).await?,
             Ended::TimedOut(_) => Captured::default(),
         };
         let (stdout, stderr) = streams.store(&self.store, action.digest.function()).await?;
@@ -134,14 +126,13 @@ impl Runner {
         self.respond(&action, result, ended).await
     }
 
-    async fn stage(&self, tree: &InputTree, action: &LoadedAction, slot: Slot) -> Result<Box<dyn StagedRoot>, Error> {
+    async fn stage(&self, action: &LoadedAction, slot: Slot) -> Result<Box<dyn StagedRoot>, Error> {
         let options = StageOptions {
             owner: slot.owner(),
             working_directory: action.working_directory.clone(),
             directories: action.outputs.parents(),
-            mount_points: MOUNT_POINTS,
         };
-        self.stager.stage(tree, options).await
+        self.stager.stage(action.input_root, options).await
     }
 
     async fn execute(
@@ -211,20 +202,36 @@ impl Runner {
     }
 }
 
-fn sandbox_spec(action: &LoadedAction, access: Access, root: &Path, slot: Slot) -> Result<SandboxSpec, Error> {
+fn sandbox_spec(action: &LoadedAction, staged: &dyn StagedRoot, slot: Slot) -> Result<SandboxSpec, Error> {
     let environment = Environment::of(&action.platform)?;
     let identity = slot.identity(environment.uid, environment.gid);
-    let mut spec = SandboxSpec::new(Root::Path(root.to_owned()), identity, action.arguments.iter());
+    let root = match staged.mount() {
+        Some(mount) => Root::Mount(mount.try_clone_to_owned().map_err(duplicating)?),
+        None => Root::Path(staged.path().to_owned()),
+    };
+    let mut spec = SandboxSpec::new(root, identity, action.arguments.iter());
     let variables = action.environment.iter();
     spec.environment = variables
         .map(|variable| (variable.name.clone().into(), variable.value.clone().into()))
         .collect();
     spec.working_directory = Path::new("/").join(action.working_directory.as_str());
+    let access = staged.access();
     spec.read_only = access.root_read_only;
-    spec.subtrees = access.subtrees;
+    spec.subtrees = access.subtrees.iter().map(subtree).collect();
     spec.network = environment.network;
     spec.personality = environment.personality;
     Ok(spec)
+}
+
+fn subtree(part: &rootcellar_stage::Subtree) -> Subtree {
+    Subtree {
+        path: part.path.clone(),
+        read_only: part.read_only,
+    }
+}
+
+fn duplicating(error: std::io::Error) -> Error {
+    rootcellar_store::Error::io("run", "duplicating the descriptor of a root", error).into()
 }
 
 /// Kills a sandbox, and returns when all its processes are gone.

@@ -1,10 +1,19 @@
 //! The way back: what an action left at its output paths becomes blobs, Directories and the lists of an action result.
 //!
-//! This walks a plain directory and hashes every file in it. Links are never followed at the end of an output path, and lead
-//! nowhere but inside the root on the way to it. Sockets, FIFOs and devices are left out: they have no content.
+//! ```text
+//!   output path ──> layers ──┬──> a file ──────────────────────────> ingest ──> store
+//!    what is there?          └──> a directory ──> directory.rs ────> ingest
+//! ```
+//!
+//! A root is one directory of the host, or one over the tree that was staged ([`layers`]): then only what the action brought up into the
+//! upper one is looked at, and what it left alone keeps its digests. The result is the same. Links are never followed at the end
+//! of an output path, and lead nowhere but inside the root on the way to it. Sockets, FIFOs and devices are left out: they have no
+//! content.
 
 mod directory;
 mod ingest;
+mod layers;
+mod lower;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +24,15 @@ use rootcellar_proto::reapi::{NodeProperties, OutputDirectory, OutputFile, Outpu
 use rootcellar_reapi::functions::to_proto;
 use rootcellar_reapi::{Error, ErrorKind, OutputKind, OutputPath, Outputs, TreeLimits};
 use rootcellar_store::{BlobStore, LocalStore, Spool};
-use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
 use self::directory::Walk;
 use self::ingest::Ingestion;
-use crate::beneath::{Beneath, file_type};
+use self::layers::{Content, Found, Layers, Place};
+pub(crate) use self::lower::Lower;
+use crate::attributes::Attributes;
+use crate::beneath::Beneath;
 use crate::write::blocking;
 
 /// What an action left behind, in the words of an action result. All of its blobs are in the store.
@@ -57,24 +68,46 @@ impl Default for CaptureLimits {
     }
 }
 
-/// Captures `outputs` from `root`. `hidden` are top-level directories that are there for the sandbox only.
-pub(crate) async fn capture(
-    root: &Arc<Beneath>,
-    store: Arc<dyn LocalStore>,
-    function: DigestFunction,
-    outputs: &Outputs,
-    hidden: &[&'static str],
-    limits: CaptureLimits,
-) -> Result<Captured, Error> {
-    let capture = Capture {
-        root: root.clone(),
-        outputs: outputs.clone(),
-        hidden: hidden.to_vec(),
-        limits,
-    };
-    let spool = store.spool().clone();
-    let ingestion = Ingestion::new(store, spool, function, Handle::current());
-    blocking(move || capture.run(ingestion)).await
+/// What is captured from where.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    /// The directory that has what the action left.
+    pub(crate) upper: Arc<Beneath>,
+    /// The tree below it, if it does not have everything.
+    pub(crate) lower: Option<Arc<Lower>>,
+    /// Whether nobody can write to a file of the upper directory any more, so that it can become a blob as it is.
+    pub(crate) is_final: bool,
+    /// Top-level directories that are there for the sandbox only.
+    pub(crate) hidden: Vec<&'static str>,
+    pub(crate) limits: CaptureLimits,
+}
+
+impl Capture {
+    /// Captures `outputs` into `store`.
+    pub(crate) async fn run(
+        self,
+        store: Arc<dyn LocalStore>,
+        function: DigestFunction,
+        outputs: &Outputs,
+    ) -> Result<Captured, Error> {
+        let spool = store.spool().clone();
+        let ingestion = Ingestion::new(store, spool, function, self.is_final, Handle::current());
+        let outputs = outputs.clone();
+        blocking(move || {
+            let layers = Layers {
+                upper: &self.upper,
+                lower: self.lower.as_deref(),
+            };
+            let run = Run {
+                layers,
+                outputs: &outputs,
+                hidden: &self.hidden,
+                limits: &self.limits,
+            };
+            run.all(ingestion)
+        })
+        .await
+    }
 }
 
 /// Stores the directory at `path`, with all below it, and tells the digest of its Directory. Files are read as they are now:
@@ -89,15 +122,20 @@ pub async fn read_tree(
     path: &Path,
 ) -> Result<Digest, Error> {
     let root = Beneath::open(path).map_err(|error| reading(&path.display().to_string(), error))?;
-    let mut ingestion = Ingestion::new(store, spool, function, Handle::current());
+    let mut ingestion = Ingestion::new(store, spool, function, false, Handle::current());
     blocking(move || {
         let mut entries_left = CaptureLimits::default().entries_max;
+        let layers = Layers {
+            upper: &root,
+            lower: None,
+        };
         let walk = Walk {
-            root: &root,
+            layers,
             hidden: &[],
             properties: &|_| None,
+            wants_untouched: true,
         };
-        let captured = walk.run("", &mut ingestion, &mut entries_left)?;
+        let captured = walk.run(&layers.root()?, &mut ingestion, &mut entries_left)?;
         captured.store_directories(&mut ingestion)?;
         ingestion.finish()?;
         Ok(captured.root_digest())
@@ -106,34 +144,33 @@ pub async fn read_tree(
 }
 
 /// One capture, on a thread that may block.
-struct Capture {
-    root: Arc<Beneath>,
-    outputs: Outputs,
-    hidden: Vec<&'static str>,
-    limits: CaptureLimits,
+struct Run<'a> {
+    layers: Layers<'a>,
+    outputs: &'a Outputs,
+    hidden: &'a [&'static str],
+    limits: &'a CaptureLimits,
 }
 
-impl Capture {
-    fn run(&self, mut ingestion: Ingestion) -> Result<Captured, Error> {
+impl Run<'_> {
+    fn all(&self, mut ingestion: Ingestion) -> Result<Captured, Error> {
         let mut captured = Captured::default();
         let mut entries_left = self.limits.entries_max;
         for output in &self.outputs.paths {
-            let path = output.path.as_str();
-            let stat = match self.root.stat(path) {
-                Ok(stat) => stat,
+            match self.layers.find(output.path.as_str(), false)? {
                 // A missing output is the client's to notice.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(error) => return Err(reading(path, error)),
-            };
-            match file_type(&stat) {
-                FileType::RegularFile => captured.files.push(self.file(output, path, &stat, &mut ingestion)?),
-                FileType::Directory => {
+                None => {}
+                Some(Found::File(content, attributes)) => {
+                    captured
+                        .files
+                        .push(self.file(output, content, attributes, &mut ingestion)?);
+                }
+                Some(Found::Directory(place)) => {
                     captured
                         .directories
-                        .push(self.directory(output, path, &mut ingestion, &mut entries_left)?);
+                        .push(self.directory(output, &place, &mut ingestion, &mut entries_left)?);
                 }
-                FileType::Symlink => self.link(output, path, &stat, &mut captured)?,
-                _ => tracing::debug!(path, "a special file is no output"),
+                Some(Found::Link(target, attributes)) => self.link(output, target, attributes, &mut captured)?,
+                Some(Found::Special) => tracing::debug!(path = %output.path, "a special file is no output"),
             }
         }
         ingestion.finish()?;
@@ -143,19 +180,22 @@ impl Capture {
     fn file(
         &self,
         output: &OutputPath,
-        path: &str,
-        stat: &Stat,
+        content: Content,
+        attributes: Attributes,
         ingestion: &mut Ingestion,
     ) -> Result<OutputFile, Error> {
         if output.expected == OutputKind::Directory {
             return Err(unexpected(output, "a directory", "a file"));
         }
-        let digest = ingestion.file(path, self.root.open_file(path).map_err(|error| reading(path, error))?)?;
+        let digest = match content {
+            Content::Upper(path) => ingestion.file(self.layers.upper, &path)?,
+            Content::Staged(digest) => digest,
+        };
         Ok(OutputFile {
             path: output.requested.clone(),
             digest: Some(to_proto(digest)),
-            is_executable: is_executable(stat),
-            node_properties: self.properties(stat),
+            is_executable: attributes.is_executable(),
+            node_properties: self.properties(attributes),
             ..OutputFile::default()
         })
     }
@@ -163,24 +203,25 @@ impl Capture {
     fn directory(
         &self,
         output: &OutputPath,
-        path: &str,
+        place: &Place<'_>,
         ingestion: &mut Ingestion,
         entries_left: &mut u64,
     ) -> Result<OutputDirectory, Error> {
         if output.expected == OutputKind::File {
             return Err(unexpected(output, "a file", "a directory"));
         }
+        let format = self.outputs.directory_format;
         let walk = Walk {
-            root: &self.root,
-            hidden: &self.hidden,
-            properties: &|stat| self.properties(stat),
+            layers: self.layers,
+            hidden: self.hidden,
+            properties: &|attributes| self.properties(attributes),
+            wants_untouched: format != OutputDirectoryFormat::DirectoryOnly,
         };
-        let captured = walk.run(path, ingestion, entries_left)?;
+        let captured = walk.run(place, ingestion, entries_left)?;
         let mut directory = OutputDirectory {
             path: output.requested.clone(),
             ..OutputDirectory::default()
         };
-        let format = self.outputs.directory_format;
         if format != OutputDirectoryFormat::TreeOnly {
             directory.root_directory_digest = Some(to_proto(captured.root_digest()));
             captured.store_directories(ingestion)?;
@@ -192,19 +233,25 @@ impl Capture {
         Ok(directory)
     }
 
-    fn link(&self, output: &OutputPath, path: &str, stat: &Stat, captured: &mut Captured) -> Result<(), Error> {
-        let target = self.root.read_link(path).map_err(|error| reading(path, error))?;
+    fn link(
+        &self,
+        output: &OutputPath,
+        target: String,
+        attributes: Attributes,
+        captured: &mut Captured,
+    ) -> Result<(), Error> {
         let link = OutputSymlink {
             path: output.requested.clone(),
-            target: utf8(path, target)?,
-            node_properties: self.properties(stat),
+            target,
+            node_properties: self.properties(attributes),
         };
-        let leads_to = self.root.stat_followed(path).ok().map(|stat| file_type(&stat));
+        // What cannot be followed leads nowhere.
+        let leads_to = self.layers.find(output.path.as_str(), true).ok().flatten();
         match (output.expected, leads_to) {
-            (OutputKind::File | OutputKind::Any, Some(FileType::RegularFile)) => {
+            (OutputKind::File | OutputKind::Any, Some(Found::File(..))) => {
                 captured.file_symlinks.push(link.clone());
             }
-            (OutputKind::Directory | OutputKind::Any, Some(FileType::Directory)) => {
+            (OutputKind::Directory | OutputKind::Any, Some(Found::Directory(_))) => {
                 captured.directory_symlinks.push(link.clone());
             }
             (OutputKind::Any, _) => {}
@@ -218,21 +265,17 @@ impl Capture {
     }
 
     /// The properties that the command asked for, or nothing.
-    fn properties(&self, stat: &Stat) -> Option<NodeProperties> {
+    fn properties(&self, attributes: Attributes) -> Option<NodeProperties> {
         let wanted = self.outputs.properties;
         (wanted.mtime || wanted.unix_mode).then(|| NodeProperties {
             properties: Vec::new(),
             mtime: wanted.mtime.then(|| prost_types::Timestamp {
-                seconds: stat.st_mtime,
-                nanos: i32::try_from(stat.st_mtime_nsec).expect("less than a second"),
+                seconds: attributes.mtime.tv_sec,
+                nanos: i32::try_from(attributes.mtime.tv_nsec).expect("less than a second"),
             }),
-            unix_mode: wanted.unix_mode.then_some(stat.st_mode & 0o7777),
+            unix_mode: wanted.unix_mode.then_some(attributes.mode),
         })
     }
-}
-
-fn is_executable(stat: &Stat) -> bool {
-    stat.st_mode & 0o100 != 0
 }
 
 fn utf8(path: &str, name: Vec<u8>) -> Result<String, Error> {

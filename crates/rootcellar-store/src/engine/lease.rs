@@ -197,9 +197,8 @@ impl Engine {
             is_there
         });
         // Not under the lock: whoever lets go may take a while.
-        holders
-            .into_iter()
-            .fold(false, |any, holder| holder.let_go(shortage) || any)
+        let let_go: Vec<bool> = holders.iter().map(|holder| holder.let_go(shortage)).collect();
+        let_go.contains(&true)
     }
 
     /// Bytes that leases keep.

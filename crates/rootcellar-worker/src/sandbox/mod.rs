@@ -43,6 +43,7 @@ mod sys;
 pub use error::{SandboxError, SandboxErrorKind};
 pub use message::Usage;
 pub use probe::ProbedPart;
+pub use root::MOUNT_POINTS;
 pub use running::{Finished, Outcome, Running, Sandbox};
 pub use spec::{Bind, DEFAULT_PATH, Identity, Limits, Network, Personality, Root, SandboxSpec, Subtree};
 

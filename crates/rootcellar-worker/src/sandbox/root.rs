@@ -23,6 +23,9 @@ use super::mounts::{DATA_ONLY, Detached, NO_SETUID, Place};
 use super::spec::{Bind, Root, SandboxSpec, Subtree};
 use super::{dev, proc};
 
+/// Top-level directories that something is mounted over: a root without them gets no sandbox.
+pub const MOUNT_POINTS: &[&str] = &["dev", "proc", "tmp"];
+
 /// Copies of the host's mounts that a sandbox will show, taken by whoever can still reach them.
 #[derive(Debug)]
 pub(super) struct HostTrees {

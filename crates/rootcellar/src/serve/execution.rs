@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rootcellar_reapi::TreeLimits;
 use rootcellar_scheduler::{Dispatcher, MonotonicClock, Offer, Policy};
-use rootcellar_stage::{CaptureLimits, CopyStager, Stager};
-use rootcellar_worker::sandbox::Sandbox;
+use rootcellar_stage::{CopyStager, Stager, StagerOptions};
+use rootcellar_worker::sandbox::{MOUNT_POINTS, Sandbox};
 use rootcellar_worker::{Runner, Workers};
 use tokio::task::JoinHandle;
 
@@ -38,7 +37,10 @@ impl Execution {
         let stager: Arc<dyn Stager> = Arc::new(CopyStager::open(
             storage.blobs.clone(),
             config.dir.join("stage"),
-            CaptureLimits::default(),
+            StagerOptions {
+                mount_points: MOUNT_POINTS,
+                ..StagerOptions::default()
+            },
         )?);
         let runner = Arc::new(Runner {
             store: storage.blobs.clone(),
@@ -48,7 +50,6 @@ impl Execution {
             clock: storage.clock.clone(),
             scratch_dir: config.dir.join("stage"),
             action_limits: action_limits(config),
-            tree_limits: TreeLimits::default(),
         });
         let count = u32::try_from(config.workers).context("workers")?;
         let workers = Workers::start(&dispatcher, &runner, &offer, &host_name(), count).await?;

@@ -10,17 +10,25 @@ use rootcellar_digest::Digest;
 use rootcellar_reapi::tree::TreeDirectory;
 use rootcellar_reapi::{Error, InputTree};
 
-use crate::sandbox::Subtree;
-
 /// Each is a mount of the sandbox. BuildStream marks about ten.
 const SUBTREES_MAX: usize = 1000;
 
-/// Where a sandbox is read-only and where it is writable.
+/// Where a root is read-only and where it is writable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Access {
-    pub(crate) root_read_only: bool,
+pub struct Access {
+    /// Whether the root is read-only, where no part says otherwise.
+    pub root_read_only: bool,
     /// Parts that differ from what is around them, parents before children.
-    pub(crate) subtrees: Vec<Subtree>,
+    pub subtrees: Vec<Subtree>,
+}
+
+/// A part of a root that is read-only or writable, unlike what is around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subtree {
+    /// An absolute path inside the root, without symbolic links.
+    pub path: PathBuf,
+    /// Whether the part is read-only.
+    pub read_only: bool,
 }
 
 impl Access {

@@ -1,0 +1,279 @@
+//! The image of one input root, mounted: what any number of actions share.
+//!
+//! ```text
+//!   Directories ──walk──> erofs::Tree ──encode──> a file without a name ──mount──> Image
+//!        │                    ▲
+//!        └── files ──lease──> where each lies: a pack is a device, another file is named by its path
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rootcellar_digest::Digest;
+use rootcellar_reapi::tree::TreeDirectory;
+use rootcellar_reapi::{Error, InputTree};
+use rootcellar_store::{Lease, LocalStore, Location};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{UserNamespaces, mounts};
+use crate::Owner;
+use crate::access::Access;
+use crate::attributes::Attributes;
+use crate::capture::Lower;
+use crate::erofs::{self, Source, Tree};
+use crate::furnish::missing_mount_points;
+use crate::stage_dir::StageDir;
+use crate::write::io_error;
+
+/// Bytes of a pack between two places that a blob can begin at.
+const SECTOR_BYTES: u64 = 512;
+
+/// A mounted image, and what it stands on. As long as it is there, the bytes it shows stay where they are.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) lower: Arc<Lower>,
+    pub(super) access: Access,
+    /// Mount points of the sandbox that the tree does not have.
+    pub(super) hidden: Vec<&'static str>,
+    /// Bytes that it takes in memory: those of the image, and of the Directories.
+    pub(super) bytes: u64,
+    /// The mount, until it is dropped.
+    mount: Option<Arc<OwnedFd>>,
+    /// The same with other owners.
+    clones: Mutex<HashMap<Owner, Arc<OwnedFd>>>,
+    lease: Mutex<(Lease, Instant)>,
+    dir: StageDir,
+}
+
+impl Image {
+    /// Makes and mounts the image of a tree whose files are all under `lease`. Blocks.
+    pub(super) fn make(
+        store: &dyn LocalStore,
+        tree: InputTree,
+        lease: Lease,
+        mount_points: &'static [&'static str],
+        dir: &StageDir,
+    ) -> Result<Self, Error> {
+        let hidden = missing_mount_points(&tree, mount_points)?;
+        let access = Access::of(&tree, mount_points)?;
+        let places = Places::of(store, &tree)?;
+        let encoded = erofs::encode(plant(&tree, &places, &hidden));
+        let mount = mount(&encoded, &places.packs, dir.path())?;
+        let directories: u64 = tree
+            .directories()
+            .iter()
+            .map(|directory| directory.digest.size_bytes())
+            .sum();
+        Ok(Self {
+            lower: Arc::new(Lower::new(tree)),
+            access,
+            hidden,
+            bytes: encoded.len() as u64 + directories,
+            mount: Some(Arc::new(mount)),
+            clones: Mutex::default(),
+            lease: Mutex::new((lease, Instant::now())),
+            dir: dir.clone(),
+        })
+    }
+
+    /// The mount in which everything belongs to `owner`.
+    pub(super) async fn owned_by(
+        &self,
+        owner: Owner,
+        namespaces: &dyn UserNamespaces,
+    ) -> Result<Option<Arc<OwnedFd>>, Error> {
+        if owner == Owner::ROOT {
+            return Ok(None);
+        }
+        if let Some(clone) = self.clones().get(&owner) {
+            return Ok(Some(clone.clone()));
+        }
+        let failed = |error| io_error(format!("mapping an image to user {}", owner.uid), error);
+        let namespace = namespaces.of(owner).await.map_err(failed)?;
+        let clone = Arc::new(mounts::clone_for(self.mount_fd(), &namespace).map_err(failed)?);
+        Ok(Some(self.clones().entry(owner).or_insert(clone).clone()))
+    }
+
+    /// The mount in which everything belongs to root.
+    pub(super) fn mount(&self) -> BorrowedFd<'_> {
+        self.mount_fd().as_fd()
+    }
+
+    /// When the lease on its blobs was taken, which was a use of each of them.
+    pub(super) fn used(&self) -> Instant {
+        self.lease().1
+    }
+
+    /// Takes over a newer lease on the same blobs.
+    pub(super) fn renew(&self, lease: Lease) {
+        let older = std::mem::replace(&mut *self.lease(), (lease, Instant::now()));
+        drop(older);
+    }
+
+    fn mount_fd(&self) -> &OwnedFd {
+        self.mount.as_ref().expect("there until it is dropped")
+    }
+
+    fn clones(&self) -> std::sync::MutexGuard<'_, HashMap<Owner, Arc<OwnedFd>>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self) -> std::sync::MutexGuard<'_, (Lease, Instant)> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let clones = std::mem::take(&mut *self.clones());
+        self.dir.close(clones.into_values().chain(self.mount.take()).collect());
+    }
+}
+
+/// Where the files of a tree lie.
+struct Places {
+    files: HashMap<Digest, Place>,
+    /// The packs among them, by their number less one.
+    packs: Vec<PathBuf>,
+}
+
+enum Place {
+    Pack {
+        number: u16,
+        sector: u32,
+    },
+    /// By the path from the directory of all such files.
+    Loose(String),
+}
+
+impl Places {
+    fn of(store: &dyn LocalStore, tree: &InputTree) -> Result<Self, Error> {
+        let loose_dir = store.loose_dir();
+        let mut numbers: HashMap<PathBuf, u16> = HashMap::new();
+        let mut files = HashMap::new();
+        for digest in tree.files() {
+            if digest.is_empty_blob() {
+                continue;
+            }
+            let place = match store.locate(digest)? {
+                Location::Packed { path, offset } => {
+                    let next = numbers.len() + 1;
+                    let number = match numbers.get(&path) {
+                        Some(number) => *number,
+                        None => {
+                            let number = u16::try_from(next).map_err(|_| too_many_packs())?;
+                            *numbers.entry(path).or_insert(number)
+                        }
+                    };
+                    let sector = u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB");
+                    Place::Pack { number, sector }
+                }
+                Location::Loose { path } => Place::Loose(redirect(&path, loose_dir.as_deref())?),
+                other => {
+                    return Err(Error::new(
+                        rootcellar_reapi::ErrorKind::Internal,
+                        format!("an image cannot name the place {other:?}"),
+                    ));
+                }
+            };
+            files.insert(digest, place);
+        }
+        let mut packs = vec![PathBuf::new(); numbers.len()];
+        for (path, number) in numbers {
+            packs[usize::from(number) - 1] = path;
+        }
+        Ok(Self { files, packs })
+    }
+
+    fn source(&self, digest: &Digest) -> Source<'_> {
+        match self.files.get(digest) {
+            // An empty file lies nowhere, whatever is said here.
+            None => Source::Redirect(""),
+            Some(Place::Pack { number, sector }) => Source::Device {
+                number: *number,
+                sector: *sector,
+            },
+            Some(Place::Loose(path)) => Source::Redirect(path),
+        }
+    }
+}
+
+/// What overlayfs is told: the path from the directory, with a slash before it.
+fn redirect(path: &Path, loose_dir: Option<&Path>) -> Result<String, Error> {
+    let below = loose_dir
+        .and_then(|dir| path.strip_prefix(dir).ok())
+        .and_then(Path::to_str);
+    match below {
+        Some(below) => Ok(format!("/{below}")),
+        None => Err(Error::new(
+            rootcellar_reapi::ErrorKind::Internal,
+            format!("the store has a file outside its directory: {}", path.display()),
+        )),
+    }
+}
+
+fn too_many_packs() -> Error {
+    Error::resource_exhausted(format!(
+        "the files of an input root lie in more than {} packs",
+        u16::MAX
+    ))
+}
+
+/// The tree as the image shows it.
+fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> Tree<'a> {
+    let mut planted = Tree::new(attributes(Attributes::of_directory(tree.root().properties())));
+    for name in made {
+        planted.add_directory(Tree::ROOT, name, attributes(Attributes::of_made_directory()));
+    }
+    let mut pending: Vec<(usize, &TreeDirectory)> = vec![(Tree::ROOT, &tree.directories()[0])];
+    while let Some((number, TreeDirectory { directory, .. })) = pending.pop() {
+        for file in directory.files() {
+            let look = Attributes::of_file(&file.properties, file.is_executable);
+            let (size, source) = (file.digest.size_bytes(), places.source(&file.digest));
+            planted.add_file(number, file.name.as_str(), attributes(look), size, source);
+        }
+        for link in directory.symlinks() {
+            let look = Attributes::of_link(&link.properties);
+            planted.add_link(number, link.name.as_str(), attributes(look), &link.target);
+        }
+        for node in directory.directories() {
+            let child = tree
+                .directory(&node.digest)
+                .expect("a tree holds every directory that it refers to");
+            let look = Attributes::of_directory(child.directory.properties());
+            pending.push((
+                planted.add_directory(number, node.name.as_str(), attributes(look)),
+                child,
+            ));
+        }
+    }
+    planted
+}
+
+fn attributes(attributes: Attributes) -> erofs::Attributes {
+    let nanos = u32::try_from(attributes.mtime.tv_nsec).expect("less than a second");
+    erofs::Attributes {
+        mode: u16::try_from(attributes.mode).expect("permission bits"),
+        mtime: (attributes.mtime.tv_sec, nanos),
+    }
+}
+
+fn mount(encoded: &[u8], packs: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+    let write = || {
+        let mut image = tempfile::tempfile_in(dir)?;
+        image.write_all(encoded)?;
+        Ok::<File, std::io::Error>(image)
+    };
+    let image = write().map_err(|error| io_error("writing an image", error))?;
+    let open = |path: &PathBuf| {
+        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| io_error(format!("opening the pack {}", path.display()), error))
+    };
+    let packs: Vec<OwnedFd> = packs.iter().map(open).collect::<Result<_, _>>()?;
+    mounts::mount_image(&image, &packs).map_err(|error| io_error("mounting an image", error))
+}

@@ -1,0 +1,181 @@
+//! The images that are kept: a root that comes again is mounted already.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use rootcellar_digest::Digest;
+use rootcellar_reapi::{Error, InputTree};
+use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Shortage};
+use tokio::sync::OnceCell;
+
+use super::image::Image;
+use crate::StagerOptions;
+use crate::stage_dir::StageDir;
+use crate::write::blocking;
+
+/// An image that was not staged for so long gives way when a store makes room.
+const IDLE_AFTER: Duration = Duration::from_secs(600);
+
+/// Blobs that are staged are in use: the store is told so again after this time.
+const USE_TOLD_EVERY: Duration = Duration::from_secs(600);
+
+/// Bounds on the images that are kept for later. Those that actions run on are kept in any case.
+#[derive(Debug, Clone)]
+pub struct ImageLimits {
+    /// How many.
+    pub images_max: usize,
+    /// Bytes in memory: of the images themselves, and of the Directories that they were made of.
+    pub bytes_max: u64,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            images_max: 256,
+            bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// Makes images, and keeps them.
+#[derive(Debug)]
+pub(super) struct Images {
+    store: Arc<dyn LocalStore>,
+    options: StagerOptions,
+    limits: ImageLimits,
+    dir: StageDir,
+    kept: Mutex<LruCache<Digest, Arc<Slot>>>,
+}
+
+/// A place for an image. Whoever comes first makes it, and the others wait.
+#[derive(Debug)]
+struct Slot {
+    image: OnceCell<Arc<Image>>,
+    asked: Mutex<Instant>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            image: OnceCell::new(),
+            asked: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Instant> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody but the cache has it: neither an action nor whoever makes it.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.image.get().is_none_or(|image| Arc::strong_count(image) == 1)
+    }
+}
+
+impl Images {
+    pub(super) fn new(
+        store: Arc<dyn LocalStore>,
+        dir: StageDir,
+        options: StagerOptions,
+        limits: ImageLimits,
+    ) -> Arc<Self> {
+        let images = Arc::new(Self {
+            store,
+            options,
+            limits,
+            dir,
+            kept: Mutex::new(LruCache::unbounded()),
+        });
+        let holder: Arc<dyn LeaseHolder> = images.clone();
+        images.store.on_shortage(Arc::downgrade(&holder));
+        images
+    }
+
+    /// The image of the tree under `root`.
+    pub(super) async fn get(&self, root: Digest) -> Result<Arc<Image>, Error> {
+        let slot = self.slot(root);
+        let image = slot.image.get_or_try_init(|| self.make(root)).await.cloned();
+        let image = match image {
+            Ok(image) if image.used().elapsed() > USE_TOLD_EVERY => match self.lease(image.lower.tree()).await {
+                Ok(lease) => {
+                    image.renew(lease);
+                    Ok(image)
+                }
+                Err(error) => Err(error),
+            },
+            image => image,
+        };
+        if image.is_err() {
+            self.forget(root, &slot);
+        }
+        drop(slot);
+        self.keep_within_limits();
+        image
+    }
+
+    fn slot(&self, root: Digest) -> Arc<Slot> {
+        let mut kept = self.kept();
+        let slot = kept.get_or_insert(root, || Arc::new(Slot::new())).clone();
+        *slot.asked() = Instant::now();
+        slot
+    }
+
+    async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
+        let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
+        let lease = self.lease(&tree).await?;
+        let (store, dir, mount_points) = (self.store.clone(), self.dir.clone(), self.options.mount_points);
+        blocking(move || Image::make(&*store, tree, lease, mount_points, &dir).map(Arc::new)).await
+    }
+
+    async fn lease(&self, tree: &InputTree) -> Result<Lease, Error> {
+        match self.store.lease(&tree.closure()).await? {
+            Leased::Held(lease) => Ok(lease),
+            Leased::Missing(missing) => Err(Error::missing_blobs(missing)),
+        }
+    }
+
+    /// Takes a slot out in which nothing could be made, or whose blobs are damaged.
+    fn forget(&self, root: Digest, slot: &Arc<Slot>) {
+        let mut kept = self.kept();
+        if kept.peek(&root).is_some_and(|other| Arc::ptr_eq(other, slot)) {
+            let forgotten = kept.pop(&root);
+            drop(kept);
+            drop(forgotten);
+        }
+    }
+
+    fn keep_within_limits(&self) {
+        let mut kept = self.kept();
+        let bytes_of = |slot: &Arc<Slot>| slot.image.get().map_or(0, |image| image.bytes);
+        let mut bytes: u64 = kept.iter().map(|(_, slot)| bytes_of(slot)).sum();
+        let mut gone = Vec::new();
+        while kept.len() > self.limits.images_max || bytes > self.limits.bytes_max {
+            let Some((_, slot)) = kept.pop_lru() else { break };
+            bytes -= bytes_of(&slot);
+            gone.push(slot);
+        }
+        drop(kept);
+        drop(gone);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<Digest, Arc<Slot>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LeaseHolder for Images {
+    fn let_go(&self, shortage: Shortage) -> bool {
+        let mut kept = self.kept();
+        let may_go =
+            |slot: &Arc<Slot>| slot.is_idle() && (shortage == Shortage::Full || slot.asked().elapsed() > IDLE_AFTER);
+        let idle: Vec<Digest> = kept
+            .iter()
+            .filter(|(_, slot)| may_go(slot))
+            .map(|(root, _)| *root)
+            .collect();
+        let gone: Vec<Arc<Slot>> = idle.iter().filter_map(|root| kept.pop(root)).collect();
+        drop(kept);
+        !gone.is_empty()
+    }
+}
