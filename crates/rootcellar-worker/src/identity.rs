@@ -13,11 +13,11 @@ const HOST_ID_BASE: u32 = 1_900_000_000;
 
 /// A worker's place among those of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(pub(crate) u32);
+pub struct Slot(pub u32);
 
 impl Slot {
     /// The ids on the host of what runs in this slot.
-    pub(crate) fn owner(self) -> Owner {
+    pub fn owner(self) -> Owner {
         let current = Owner::current();
         if current.uid != 0 {
             return current;

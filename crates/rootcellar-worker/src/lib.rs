@@ -11,5 +11,6 @@ mod streams;
 mod timeline;
 mod workers;
 
+pub use identity::Slot;
 pub use runner::Runner;
 pub use workers::Workers;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rootcellar_digest::{Digest, DigestFunction};
 
-use crate::config::Layout;
+use crate::config::{Layout, StagerKind};
 use crate::size::Size;
 
 /// A content-addressed store and Remote Execution API server.
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Checks a store that no server uses: reads and hashes everything in it.
     Fsck(Fsck),
+    /// Tells what of execution works on this machine, and what keeps the rest from it.
+    Doctor(Doctor),
     /// Measures how fast this machine is with the store.
     #[command(subcommand)]
     Bench(Bench),
@@ -67,6 +69,21 @@ pub(crate) struct Fsck {
     /// Prints the findings as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 if this machine can run actions, 1 if it can not.
+
+Examples:
+  rootcellar doctor
+      looks as this user, for a server in ./rootcellar-data
+  sudo rootcellar doctor --dir /srv/rootcellar
+      looks as root: which stager works depends on who runs the server, and on the filesystem of its directory")]
+pub(crate) struct Doctor {
+    /// The server's directory. Something is tried in it, and removed again.
+    #[arg(long, value_name = "DIR", default_value = "rootcellar-data")]
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -146,6 +163,7 @@ The configuration file holds the same settings:
   scrub_rate = \"8MiB\"            # read in a second to find what has rotted; \"0\" reads nothing
   default_timeout_seconds = 21600  # of actions that set none
   max_timeout_seconds = 86400      # actions that ask for more are refused
+  stager = \"overlay\"             # or \"copy\"; without this line, the best that works here
   abandon_after_seconds = 60       # actions whose client went away are cancelled after that
 
   [platform]            # further properties that actions may ask of the workers here
@@ -185,6 +203,10 @@ pub(crate) struct Serve {
     /// Lets actions that ask for it (`network=on`) use the network of this machine, this server's own port included.
     #[arg(long)]
     pub(crate) allow_network: bool,
+
+    /// How input roots become directories [default: the best that works here, which `rootcellar doctor` tells].
+    #[arg(long, value_name = "STAGER")]
+    pub(crate) stager: Option<StagerKind>,
 
     /// Listens beyond this machine without authentication, with execution on.
     #[arg(long)]

@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) execution: bool,
     pub(crate) allow_network: bool,
+    /// How input roots become directories; `None` is the best that works here.
+    pub(crate) stager: Option<StagerKind>,
     pub(crate) digest_functions: Vec<DigestFunction>,
     /// How a new store lays blobs out; `None` leaves it to the default. A store that is there keeps its own.
     pub(crate) layout: Option<Layout>,
@@ -81,6 +83,16 @@ impl Layout {
     }
 }
 
+/// How input roots become directories, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StagerKind {
+    /// An image over the store's own files, mounted: a root of any size in a millisecond.
+    Overlay,
+    /// A copy of every file.
+    Copy,
+}
+
 /// What gives way when blobs younger than the least lifetime fill the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +111,7 @@ struct File {
     workers: Option<u32>,
     execution: Option<bool>,
     allow_network: Option<bool>,
+    stager: Option<StagerKind>,
     insecure: Option<bool>,
     digest_functions: Option<Vec<String>>,
     layout: Option<Layout>,
@@ -115,13 +128,14 @@ struct File {
 }
 
 /// The fields of [`File`], for the suggestion when a key is misspelled.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "listen",
     "dir",
     "max_size",
     "workers",
     "execution",
     "allow_network",
+    "stager",
     "insecure",
     "digest_functions",
     "layout",
@@ -167,6 +181,7 @@ impl Config {
             },
             execution: !options.no_execution && file.execution.unwrap_or(true),
             allow_network: options.allow_network || file.allow_network.unwrap_or(false),
+            stager: options.stager.or(file.stager),
             digest_functions: digest_functions(file.digest_functions)?,
             layout: options.layout.or(file.layout),
             durability: file.durability.unwrap_or(Durability::Interval),

@@ -7,9 +7,11 @@ mod bench;
 mod cli;
 mod client;
 mod config;
+mod doctor;
 mod fsck;
 mod serve;
 mod size;
+mod stagers;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,7 @@ fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
         cli::Command::Tree(options) => client::block_on(client::tree::run(options)),
         cli::Command::Exec(options) => client::block_on(client::exec::run(options)),
         cli::Command::Fsck(options) => fsck::run(&options),
+        cli::Command::Doctor(options) => client::block_on(doctor::run(options)),
         cli::Command::Bench(cli::Bench::Layouts(options)) => bench::run(&options),
     }
 }

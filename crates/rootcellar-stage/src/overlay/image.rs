@@ -255,7 +255,7 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
     planted
 }
 
-fn attributes(attributes: Attributes) -> erofs::Attributes {
+pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
     let nanos = u32::try_from(attributes.mtime.tv_nsec).expect("less than a second");
     erofs::Attributes {
         mode: u16::try_from(attributes.mode).expect("permission bits"),

@@ -19,6 +19,7 @@
 mod image;
 mod images;
 mod mounts;
+mod probe;
 mod root;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub use self::images::ImageLimits;
 use self::images::Images;
+pub use self::probe::{OverlayUnavailable, probe_overlay};
 use self::root::OverlayRoot;
 use crate::stage_dir::StageDir;
 use crate::write::{blocking, io_error};

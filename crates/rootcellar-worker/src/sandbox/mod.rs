@@ -30,6 +30,7 @@ mod init;
 mod launcher;
 mod message;
 mod mounts;
+mod namespace;
 mod order;
 mod probe;
 mod proc;
@@ -80,6 +81,7 @@ fn help() -> io::Result<()> {
     rustix::process::chdir("/")?;
     match std::env::args_os().nth(2) {
         Some(word) if word == running::PROBE_ARGUMENT => probe::serve(server),
+        Some(word) if word == running::NAMESPACE_ARGUMENT => namespace::serve(server),
         _ => launcher::serve(server),
     }
 }

@@ -11,21 +11,26 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::error::{SandboxError, SandboxErrorKind};
+use super::error::{Failure, SandboxError, SandboxErrorKind};
 use super::message::{FinalReport, REPORT_BYTES_MAX, Report, SPEC_BYTES_MAX, Usage, encode_spec};
+use super::namespace;
 use super::order::send_header;
 use super::probe::{self, PROBE_BYTES_MAX, ProbedPart};
-use super::spec::SandboxSpec;
+use super::spec::{Identity, SandboxSpec};
 
 /// The hidden first argument that turns the program into the helper.
 pub(super) const HELPER_ARGUMENT: &str = "sandbox-init";
 
 /// The second argument that makes the helper try things out instead of taking an order.
 pub(super) const PROBE_ARGUMENT: &str = "probe";
+
+/// The second argument that makes the helper enter a user namespace.
+pub(super) const NAMESPACE_ARGUMENT: &str = "user-namespace";
 
 /// Starts sandboxes, each in a process of its own.
 #[derive(Clone, Debug)]
@@ -132,6 +137,31 @@ impl Sandbox {
             .map_err(machine("read the findings"))?;
         let status = helper.wait().await.map_err(machine("wait for the helper"))?;
         probe::decode(&bytes).map_err(lost(status))
+    }
+
+    /// Makes a user namespace whose ids are mapped as `identity` says. It lives as long as its descriptor, or a mount that has it.
+    ///
+    /// # Errors
+    /// `Machine` if there cannot be one here; `Unfit` if it would map to the root of the host.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub async fn user_namespace(&self, identity: Identity) -> Result<OwnedFd, SandboxError> {
+        let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
+        ours.set_nonblocking(true)
+            .map_err(machine("make a socket non-blocking"))?;
+        let mut helper = self.spawn(theirs, &[NAMESPACE_ARGUMENT])?;
+        let pid = helper.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let mut socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
+        socket
+            .read_exact(&mut [0])
+            .await
+            .map_err(machine("enter a new user namespace"))?;
+        let pid = pid.expect("a helper that has not been waited for has an id");
+        let namespace = namespace::take(pid, identity).map_err(Failure::into_error);
+        drop(socket);
+        helper.wait().await.map_err(machine("wait for the helper"))?;
+        namespace
     }
 
     fn spawn(&self, socket: StdUnixStream, arguments: &[&str]) -> Result<Child, SandboxError> {

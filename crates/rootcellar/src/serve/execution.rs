@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rootcellar_scheduler::{Dispatcher, MonotonicClock, Offer, Policy};
-use rootcellar_stage::{CopyStager, Stager, StagerOptions};
-use rootcellar_worker::sandbox::{MOUNT_POINTS, Sandbox};
+use rootcellar_stage::Stager;
+use rootcellar_worker::sandbox::Sandbox;
 use rootcellar_worker::{Runner, Workers};
 use tokio::task::JoinHandle;
 
 use super::{Storage, action_limits};
 use crate::config::Config;
+use crate::stagers;
 
 /// Ids that an action can have inside its sandbox: those of 16 bits, which every program can hold. The last two mean "nobody"
 /// and "no id" to the kernel.
@@ -34,21 +35,15 @@ impl Execution {
             ..Policy::default()
         };
         let dispatcher = Dispatcher::new(policy, Arc::new(MonotonicClock::start()));
-        let stager: Arc<dyn Stager> = Arc::new(CopyStager::open(
-            storage.blobs.clone(),
-            config.dir.join("stage"),
-            StagerOptions {
-                mount_points: MOUNT_POINTS,
-                ..StagerOptions::default()
-            },
-        )?);
+        let sandbox = Sandbox::of_this_program();
+        let stager = stagers::open(config, storage.blobs.clone(), &sandbox).await?;
         let runner = Arc::new(Runner {
             store: storage.blobs.clone(),
             cache: storage.cache.clone(),
             stager: stager.clone(),
-            sandbox: Sandbox::of_this_program(),
+            sandbox,
             clock: storage.clock.clone(),
-            scratch_dir: config.dir.join("stage"),
+            scratch_dir: stagers::dir(&config.dir),
             action_limits: action_limits(config),
         });
         let count = u32::try_from(config.workers).context("workers")?;

@@ -1,0 +1,47 @@
+//! `rootcellar doctor`: what of execution works on this machine, tried and not guessed.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use rootcellar_worker::sandbox::{ProbedPart, Sandbox};
+
+use crate::{cli, stagers};
+
+/// Tries everything, and tells what came of it.
+pub(crate) async fn run(options: cli::Doctor) -> anyhow::Result<ExitCode> {
+    let sandbox = Sandbox::of_this_program();
+    let parts = sandbox.probe().await?;
+    let overlay = stagers::probe(existing(&options.dir), &sandbox).await;
+    show(&parts, overlay.err().map(|reason| reason.to_string()).as_deref());
+    Ok(if parts.iter().all(|part| part.failure.is_none()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The directory itself, or the one that it would be made in: nothing is left behind here.
+fn existing(dir: &Path) -> &Path {
+    let named = |dir: &&Path| !dir.as_os_str().is_empty();
+    let mut around = dir.ancestors().take_while(named);
+    around.find(|dir| dir.is_dir()).unwrap_or(Path::new("."))
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
+fn show(parts: &[ProbedPart], overlay: Option<&str>) {
+    println!("sandbox: what an action runs in");
+    for part in parts {
+        line(&part.name, part.failure.as_deref());
+    }
+    println!("stagers: how an input root becomes a directory; the first that works is used");
+    line("overlay: mounted, nothing is copied", overlay);
+    line("copy: every file is copied", None);
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
+fn line(name: &str, failure: Option<&str>) {
+    match failure {
+        None => println!("  ok   {name}"),
+        Some(reason) => println!("  no   {name}\n         {reason}"),
+    }
+}
