@@ -35,6 +35,6 @@ pub use fsck::{FsckOptions, FsckProgress, FsckReport, fsck};
 pub use local::{Lease, LeaseHolder, Leased, LocalStore, Location, Shortage};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};
-pub use spool::{Ingest, Spool};
+pub use spool::{HashedFile, Ingest, Spool};
 pub use store::{BlobStore, BlobStoreExt, Kept, Mark};
 pub use verified::{Content, SpoolFile, Verified};

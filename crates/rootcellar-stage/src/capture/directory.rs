@@ -157,7 +157,7 @@ impl<'a> Walk<'a> {
             Found::Directory(place) => open.pending.push((name, place)),
             Found::File(content, attributes) => {
                 let digest = match content {
-                    Content::Upper(path) => ingestion.file(self.layers.upper, &path)?,
+                    Content::Upper(path) => ingestion.file(&path)?,
                     Content::Staged(digest) => digest,
                 };
                 open.message.files.push(FileNode {

@@ -25,7 +25,6 @@ use rootcellar_reapi::functions::to_proto;
 use rootcellar_reapi::{Error, ErrorKind, OutputKind, OutputPath, Outputs, TreeLimits};
 use rootcellar_store::{BlobStore, LocalStore, Spool};
 use rustix::io::Errno;
-use tokio::runtime::Handle;
 
 use self::directory::Walk;
 use self::ingest::Ingestion;
@@ -91,7 +90,7 @@ impl Capture {
         outputs: &Outputs,
     ) -> Result<Captured, Error> {
         let spool = store.spool().clone();
-        let ingestion = Ingestion::new(store, spool, function, self.is_final, Handle::current());
+        let ingestion = Ingestion::new(self.upper.clone(), store, spool, function, self.is_final);
         let outputs = outputs.clone();
         blocking(move || {
             let layers = Layers {
@@ -122,7 +121,8 @@ pub async fn read_tree(
     path: &Path,
 ) -> Result<Digest, Error> {
     let root = Beneath::open(path).map_err(|error| reading(&path.display().to_string(), error))?;
-    let mut ingestion = Ingestion::new(store, spool, function, false, Handle::current());
+    let root = Arc::new(root);
+    let mut ingestion = Ingestion::new(root.clone(), store, spool, function, false);
     blocking(move || {
         let mut entries_left = CaptureLimits::default().entries_max;
         let layers = Layers {
@@ -188,7 +188,7 @@ impl Run<'_> {
             return Err(unexpected(output, "a directory", "a file"));
         }
         let digest = match content {
-            Content::Upper(path) => ingestion.file(self.layers.upper, &path)?,
+            Content::Upper(path) => ingestion.file(&path)?,
             Content::Staged(digest) => digest,
         };
         Ok(OutputFile {

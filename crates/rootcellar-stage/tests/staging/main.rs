@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
+mod difference;
+mod leaks;
 mod namespaces;
 
 use self::namespaces::Unshared;
@@ -132,6 +134,27 @@ impl Fixture {
         options: StageOptions,
     ) -> Result<Box<dyn StagedRoot>, rootcellar_reapi::Error> {
         self.stager.stage(root, options).await
+    }
+
+    /// Makes sure that all of what was captured is in the store.
+    async fn check_closure(&self, captured: &Captured) {
+        for file in &captured.files {
+            self.read(file.digest.as_ref()).await;
+        }
+        for directory in &captured.directories {
+            if let Some(root) = &directory.root_directory_digest {
+                let root = from_proto(FUNCTION, root).unwrap();
+                InputTree::load(&*self.store, root, &TreeLimits::default())
+                    .await
+                    .unwrap();
+            }
+            if directory.tree_digest.is_some() {
+                let message = self.read(directory.tree_digest.as_ref()).await;
+                let decoded = tree::message::decode(FUNCTION, &message, &TreeLimits::default()).unwrap();
+                let files = decoded.tree.files();
+                assert_eq!(self.store.find_missing(&files).await.unwrap(), []);
+            }
+        }
     }
 
     async fn read(&self, digest: Option<&reapi::Digest>) -> Bytes {
