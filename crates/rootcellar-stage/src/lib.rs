@@ -22,6 +22,8 @@ pub use access::{Access, Subtree};
 pub use beneath::Owner;
 pub use capture::{CaptureLimits, Captured, read_tree};
 pub use copy::CopyStager;
-pub use overlay::{ImageLimits, OverlayOptions, OverlayStager, OverlayUnavailable, UserNamespaces, probe_overlay};
+pub use overlay::{
+    ImageLimits, ImageStatistics, OverlayOptions, OverlayStager, OverlayUnavailable, UserNamespaces, probe_overlay,
+};
 pub use stager::{StageOptions, StagedRoot, Stager, StagerOptions};
 pub use write::write_tree;

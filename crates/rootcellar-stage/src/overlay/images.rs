@@ -1,5 +1,6 @@
 //! The images that are kept: a root that comes again is mounted already.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,19 @@ impl Default for ImageLimits {
     }
 }
 
+/// What became of requests for images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageStatistics {
+    /// Images that are kept, those in use included.
+    pub kept: usize,
+    /// Bytes that these take in memory.
+    pub bytes: u64,
+    /// How many were made since the start.
+    pub made: u64,
+    /// How often one was there already.
+    pub reused: u64,
+}
+
 /// Makes images, and keeps them.
 #[derive(Debug)]
 pub(super) struct Images {
@@ -46,6 +60,8 @@ pub(super) struct Images {
     limits: ImageLimits,
     dir: StageDir,
     kept: Mutex<LruCache<Digest, Arc<Slot>>>,
+    asked: AtomicU64,
+    made: AtomicU64,
 }
 
 /// A place for an image. Whoever comes first makes it, and the others wait.
@@ -67,6 +83,10 @@ impl Slot {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn bytes(&self) -> u64 {
+        self.image.get().map_or(0, |image| image.bytes)
+    }
+
     /// Whether nobody but the cache has it: neither an action nor whoever makes it.
     fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1 && self.image.get().is_none_or(|image| Arc::strong_count(image) == 1)
@@ -86,6 +106,8 @@ impl Images {
             limits,
             dir,
             kept: Mutex::new(LruCache::unbounded()),
+            asked: AtomicU64::new(0),
+            made: AtomicU64::new(0),
         });
         let holder: Arc<dyn LeaseHolder> = images.clone();
         images.store.on_shortage(Arc::downgrade(&holder));
@@ -94,6 +116,7 @@ impl Images {
 
     /// The image of the tree under `root`.
     pub(super) async fn get(&self, root: Digest) -> Result<Arc<Image>, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let slot = self.slot(root);
         let image = slot.image.get_or_try_init(|| self.make(root)).await.cloned();
         let image = match image {
@@ -114,6 +137,17 @@ impl Images {
         image
     }
 
+    pub(super) fn statistics(&self) -> ImageStatistics {
+        let made = self.made.load(Ordering::Relaxed);
+        let kept = self.kept();
+        ImageStatistics {
+            kept: kept.len(),
+            bytes: kept.iter().map(|(_, slot)| slot.bytes()).sum(),
+            made,
+            reused: self.asked.load(Ordering::Relaxed).saturating_sub(made),
+        }
+    }
+
     fn slot(&self, root: Digest) -> Arc<Slot> {
         let mut kept = self.kept();
         let slot = kept.get_or_insert(root, || Arc::new(Slot::new())).clone();
@@ -122,6 +156,7 @@ impl Images {
     }
 
     async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
+        self.made.fetch_add(1, Ordering::Relaxed);
         let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
         let lease = self.lease(&tree).await?;
         let (store, dir, mount_points) = (self.store.clone(), self.dir.clone(), self.options.mount_points);
@@ -147,12 +182,11 @@ impl Images {
 
     fn keep_within_limits(&self) {
         let mut kept = self.kept();
-        let bytes_of = |slot: &Arc<Slot>| slot.image.get().map_or(0, |image| image.bytes);
-        let mut bytes: u64 = kept.iter().map(|(_, slot)| bytes_of(slot)).sum();
+        let mut bytes: u64 = kept.iter().map(|(_, slot)| slot.bytes()).sum();
         let mut gone = Vec::new();
         while kept.len() > self.limits.images_max || bytes > self.limits.bytes_max {
             let Some((_, slot)) = kept.pop_lru() else { break };
-            bytes -= bytes_of(&slot);
+            bytes -= slot.bytes();
             gone.push(slot);
         }
         drop(kept);

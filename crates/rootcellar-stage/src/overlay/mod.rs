@@ -34,8 +34,8 @@ use rootcellar_reapi::Error;
 use rootcellar_store::LocalStore;
 use rustix::fs::{CWD, Mode, OFlags};
 
-pub use self::images::ImageLimits;
 use self::images::Images;
+pub use self::images::{ImageLimits, ImageStatistics};
 pub use self::probe::{OverlayUnavailable, probe_overlay};
 use self::root::OverlayRoot;
 use crate::stage_dir::StageDir;
@@ -101,6 +101,11 @@ impl OverlayStager {
             options,
             images,
         })
+    }
+
+    /// How much the images that are kept are worth.
+    pub fn image_statistics(&self) -> ImageStatistics {
+        self.images.statistics()
     }
 }
 

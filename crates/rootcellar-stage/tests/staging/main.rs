@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod difference;
+mod images;
 mod leaks;
 mod namespaces;
 
@@ -57,16 +58,18 @@ impl Kind {
     fn stager(self, store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions) -> Box<dyn Stager> {
         match self {
             Self::Copy => Box::new(CopyStager::open(store.clone(), dir, roots).unwrap()),
-            Self::Overlay => {
-                let options = OverlayOptions {
-                    roots,
-                    images: ImageLimits::default(),
-                    namespaces: Arc::new(Unshared),
-                };
-                Box::new(OverlayStager::open(store.clone(), dir, options).unwrap())
-            }
+            Self::Overlay => Box::new(overlay(store, dir, roots, ImageLimits::default())),
         }
     }
+}
+
+fn overlay(store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions, images: ImageLimits) -> OverlayStager {
+    let options = OverlayOptions {
+        roots,
+        images,
+        namespaces: Arc::new(Unshared),
+    };
+    OverlayStager::open(store.clone(), dir, options).unwrap()
 }
 
 fn roots() -> StagerOptions {
@@ -78,8 +81,12 @@ fn roots() -> StagerOptions {
 
 impl Fixture {
     async fn new(kind: Kind) -> Self {
+        Self::with(kind, DiskOptions::default()).await
+    }
+
+    async fn with(kind: Kind, options: DiskOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(dir.path().join("store"), DiskOptions::default(), Arc::new(SystemClock));
+        let store = DiskStore::open(dir.path().join("store"), options, Arc::new(SystemClock));
         let store = Arc::new(store.await.unwrap());
         let stager = kind.stager(&store, &dir.path().join("stage"), roots());
         Self {
@@ -310,6 +317,58 @@ async fn staged_files_have_the_modes_times_and_owner_that_were_asked_for() {
         );
         assert_eq!(stat("").mtime(), 1_321_009_871, "making mount points does not show");
         assert_eq!(stat("data").uid(), Owner::current().uid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_belongs_to_whoever_runs_in_it() {
+    for fixture in Fixture::all().await {
+        let digest = fixture
+            .tree(|dir| {
+                fs::create_dir(dir.join("directory")).unwrap();
+                fs::write(dir.join("directory/small"), "in a pack").unwrap();
+                fs::write(dir.join("large"), vec![1; 100_000]).unwrap();
+                symlink("large", dir.join("link")).unwrap();
+            })
+            .await;
+        let owners = match Owner::current() {
+            Owner::ROOT => vec![
+                Owner {
+                    uid: 1_900_000_000,
+                    gid: 1_900_000_001,
+                },
+                Owner { uid: 77, gid: 78 },
+                Owner::ROOT,
+            ],
+            own => vec![own],
+        };
+        let mut staged = Vec::new();
+        for owner in owners {
+            let options = StageOptions {
+                owner,
+                directories: BTreeSet::from([RelPath::parse("made/below").unwrap()]),
+                ..options("")
+            };
+            staged.push((owner, fixture.stage_with(digest, options).await.unwrap()));
+        }
+        for (owner, root) in &staged {
+            for path in [
+                "",
+                "directory",
+                "directory/small",
+                "large",
+                "link",
+                "made",
+                "made/below",
+                "tmp",
+            ] {
+                let metadata = match path {
+                    "" => fs::metadata(root.path()).unwrap(),
+                    path => fs::symlink_metadata(root.path().join(path)).unwrap(),
+                };
+                assert_eq!((metadata.uid(), metadata.gid()), (owner.uid, owner.gid), "{path}");
+            }
+        }
     }
 }
 
