@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rootcellar_digest::Digest;
 use rootcellar_reapi::functions::from_proto;
@@ -162,8 +163,10 @@ async fn a_descriptor_in_a_socket_that_holds_itself_is_closed_in_time() {
     let rights = [leaked.as_fd(), receiver.as_fd()];
     assert!(ancillary.push(SendAncillaryMessage::ScmRights(&rights)));
     sendmsg(&sender, &[IoSlice::new(b"!")], &mut ancillary, SendFlags::empty()).unwrap();
-    // From here on only the socket's own queue holds it, and the descriptor with it.
-    drop((leaked, sender, receiver));
+    // Closing the sender makes the kernel look for such sockets, a moment later. Only after that this one becomes such.
+    drop((leaked, sender));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(receiver);
     assert_eq!(acted.capture(|| ()).await, Became::Moved);
 }
 
