@@ -3,7 +3,8 @@
 //! ```text
 //!   Mix ──> Workload ──> measure(candidate) ──┐
 //!                                             ├──> Report ──> a table, JSON, or a page with charts
-//!   figures: one question each, with a goal ──┘
+//!   figures: one question each, with a goal ──┤
+//!   staging: what a root costs ───────────────┘
 //! ```
 //!
 //! A [`Candidate`] is anything that keeps blobs: the engine over a layout ([`DiskCandidate`]), yours included, or another engine
@@ -15,6 +16,7 @@ mod measure;
 mod mix;
 mod random;
 pub mod report;
+pub mod staging;
 mod usage;
 mod workload;
 

@@ -23,12 +23,12 @@ const MIX_BYTES_MIN: u64 = 16 << 20;
 const SEED: u64 = 1;
 
 /// Measures storage layouts, and reports.
-pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
+pub(crate) fn layouts(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
     if options.mixes.iter().any(|mix| mix == "list") {
         list_mixes();
         return Ok(ExitCode::SUCCESS);
     }
-    let layouts = layouts(&options.layouts)?;
+    let layouts = layouts_named(&options.layouts)?;
     let mixes = mixes(&options.mixes)?;
     let questions = questions(&options.only)?;
     let shrink = if options.quick { QUICK } else { 1 };
@@ -63,11 +63,24 @@ pub(crate) fn run(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
         let kinds: Vec<&dyn CandidateKind> = candidates.iter().map(|candidate| candidate as _).collect();
         report.samples = measure(&kinds, &workloads, &options.dir, None, say);
     }
-    show(&report, options)?;
+    show(&report, &options.report)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn layouts(names: &[String]) -> anyhow::Result<Vec<Arc<dyn LayoutKind>>> {
+/// Measures staging, and reports.
+pub(crate) fn staging(options: &cli::BenchStaging) -> anyhow::Result<ExitCode> {
+    fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
+    let ground = Ground {
+        dir: &options.dir,
+        shrink: if options.quick { QUICK } else { 1 },
+    };
+    let mut report = Report::new();
+    report.figures = rootcellar_bench::staging::figures(&ground, say).map_err(anyhow::Error::msg)?;
+    show(&report, &options.report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn layouts_named(names: &[String]) -> anyhow::Result<Vec<Arc<dyn LayoutKind>>> {
     let all: Vec<String> = LAYOUTS.map(str::to_owned).to_vec();
     let names = if names.is_empty() { &all } else { names };
     let named = |name: &String| {
@@ -112,7 +125,7 @@ fn say(text: &str) {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
-fn show(report: &Report, options: &cli::BenchLayouts) -> anyhow::Result<()> {
+fn show(report: &Report, options: &cli::ReportFiles) -> anyhow::Result<()> {
     print!("{}", report.to_text());
     if let Some(file) = &options.json {
         write(file, &report.to_json())?;

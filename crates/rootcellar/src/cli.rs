@@ -90,6 +90,40 @@ pub(crate) struct Doctor {
 pub(crate) enum Bench {
     /// Puts, reads, looks up, restarts and evicts, with each storage layout, over the sizes of real builds.
     Layouts(BenchLayouts),
+    /// Stages a root of 50,000 files, captures it, and does what others do with it, for comparison. As root.
+    Staging(BenchStaging),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rootcellar bench staging
+      some minutes, as a table
+  rootcellar bench staging --dir /srv --html report.html
+      on the disk that the server would use")]
+pub(crate) struct BenchStaging {
+    /// Where stores and roots are made, on the disk that is measured. What is made there is removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// A tenth of everything, for a quick look.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    #[command(flatten)]
+    pub(crate) report: ReportFiles,
+}
+
+/// Where a report goes besides the table on standard output.
+#[derive(Debug, Args)]
+pub(crate) struct ReportFiles {
+    /// Writes the numbers to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Writes a page with charts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -130,13 +164,8 @@ pub(crate) struct BenchLayouts {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Writes the numbers to a file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Writes a page with charts.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) report: ReportFiles,
 }
 
 /// Options of the server. Each can stand in the configuration file too, spelled with underscores; an option here wins.

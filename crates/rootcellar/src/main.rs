@@ -45,7 +45,8 @@ fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
         cli::Command::Exec(options) => client::block_on(client::exec::run(options)),
         cli::Command::Fsck(options) => fsck::run(&options),
         cli::Command::Doctor(options) => client::block_on(doctor::run(options)),
-        cli::Command::Bench(cli::Bench::Layouts(options)) => bench::run(&options),
+        cli::Command::Bench(cli::Bench::Layouts(options)) => bench::layouts(&options),
+        cli::Command::Bench(cli::Bench::Staging(options)) => bench::staging(&options),
     }
 }
 

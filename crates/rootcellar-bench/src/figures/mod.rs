@@ -45,17 +45,17 @@ pub struct Ground<'a> {
 
 impl Ground<'_> {
     /// A new directory, which goes with what is returned.
-    fn fresh(&self) -> tempfile::TempDir {
+    pub(crate) fn fresh(&self) -> tempfile::TempDir {
         tempfile::tempdir_in(self.dir).expect("a directory for a store")
     }
 
-    fn shrunk(&self, count: usize) -> usize {
+    pub(crate) fn shrunk(&self, count: usize) -> usize {
         let shrink = usize::try_from(self.shrink).unwrap_or(usize::MAX);
         (count / shrink).max(1)
     }
 }
 
-fn hybrid() -> DiskCandidate {
+pub(crate) fn hybrid() -> DiskCandidate {
     DiskCandidate::new(Arc::new(HybridKind::default()))
 }
 
@@ -63,6 +63,6 @@ fn loose() -> DiskCandidate {
     DiskCandidate::new(Arc::new(LooseKind))
 }
 
-fn options(layout: Arc<dyn LayoutKind>) -> DiskOptions {
+pub(crate) fn options(layout: Arc<dyn LayoutKind>) -> DiskOptions {
     DiskCandidate::new(layout).options
 }
