@@ -181,8 +181,8 @@ impl Layout for Flat {
         Ok(Extent { file, at: 0 })
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64) {
-        (self.path(digest, place.offset()), 0)
+    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
+        (self.path(digest, place.offset()).into(), 0)
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {

@@ -51,8 +51,14 @@ impl Digest {
             });
         }
         let mut raw = [0; HASH_LEN_MAX];
-        for (byte, pair) in raw.iter_mut().zip(hash.as_bytes().chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        let mut all = 0;
+        for (byte, pair) in raw.iter_mut().zip(hash.as_bytes().as_chunks().0) {
+            let [high, low] = pair.map(|digit| NIBBLES[usize::from(digit)]);
+            *byte = high << 4 | low & 0xf;
+            all |= high | low;
+        }
+        if all > 0xf {
+            return Err(DigestError::HashCharacter);
         }
         let size_bytes = u64::try_from(size_bytes).map_err(|_| DigestError::NegativeSize(size_bytes))?;
         Ok(Self {
@@ -164,13 +170,17 @@ fn parse_size(text: &str) -> Result<i64, DigestError> {
     text.parse().map_err(|_| DigestError::SizeText)
 }
 
-fn nibble(digit: u8) -> Result<u8, DigestError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(DigestError::HashCharacter),
+/// The value of each lower-case hexadecimal digit; more than any has for everything else.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [0xff; 256];
+    let digits = b"0123456789abcdef";
+    let mut value = 0;
+    while value < 16 {
+        nibbles[digits[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    nibbles
+};
 
 #[cfg(test)]
 mod tests {

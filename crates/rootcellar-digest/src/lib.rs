@@ -18,9 +18,11 @@ mod digest;
 mod error;
 mod function;
 mod hasher;
+mod map;
 mod sha256tree;
 
 pub use digest::{Digest, HashHex};
 pub use error::DigestError;
 pub use function::DigestFunction;
 pub use hasher::Hasher;
+pub use map::{DigestMap, DigestSet, Folded, Secret, fold};

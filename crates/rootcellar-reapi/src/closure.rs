@@ -112,7 +112,7 @@ impl<'a> Gathering<'a> {
         };
         let decoded = message::decode(digest.function(), &encoded, &self.limits.tree)
             .map_err(|error| error.about(format_args!("{WHAT} {digest}")))?;
-        self.add(decoded.tree.files())?;
+        self.add(decoded.tree.files().iter().copied())?;
         Ok(Some(WalkedTree {
             root: decoded.tree.root_digest(),
             is_topologically_sorted: decoded.is_topologically_sorted,

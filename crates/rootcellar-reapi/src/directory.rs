@@ -82,15 +82,16 @@ impl Directory {
                 _ => {}
             }
         }
-        directory.check_unique()?;
         directory.is_sorted = directory.nodes_are_sorted();
+        directory.check_unique()?;
         directory.properties = read_properties(properties.as_ref())?;
         Ok(directory)
     }
 
     fn check_unique(&self) -> Result<()> {
         let mut names: Vec<&NodeName> = self.names().collect();
-        names.sort_unstable();
+        // The lists of most directories are sorted, and this sort is quick with sorted runs.
+        names.sort();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(Error::invalid_argument(format!("the name {:?} comes twice", pair[0]))),
             None => Ok(()),

@@ -9,7 +9,6 @@ mod budget;
 mod byte_counter;
 mod checksum;
 mod clock;
-mod digest_map;
 mod disk_records;
 mod engine;
 mod error;

@@ -1,8 +1,8 @@
 //! A store whose blobs lie on this machine: what staging is built on.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Weak;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use rootcellar_digest::Digest;
@@ -80,13 +80,13 @@ pub enum Location {
     /// A file of its own, which holds the blob and nothing else. It is never written again.
     Loose {
         /// The file's path.
-        path: PathBuf,
+        path: Arc<Path>,
     },
     /// A part of a file that holds other blobs too. Behind the blob, up to the next multiple of 512 bytes, it is zero. The file may
     /// grow, and what is in it is never written again.
     Packed {
-        /// The file's path.
-        path: PathBuf,
+        /// The file's path: the same one for all blobs in it, mostly.
+        path: Arc<Path>,
         /// The blob's first byte: a multiple of 512.
         offset: u64,
     },

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestFunction};
 
-use crate::digest_map::DigestSet;
 use crate::{Blob, ByteRange, Error, ErrorKind, Result, Verified};
+use rootcellar_digest::DigestSet;
 
 /// Keeps blobs under their digests: what the protocol needs, and nothing more. There is no delete and no list.
 ///

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use rootcellar_bench::figures::{Ground, QUESTIONS, Question};
-use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Mix, Report, Workload, measure};
+use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Mix, Report, Workload, measure, staging};
 use rootcellar_store::layout::{LayoutKind, kind_named};
 
 use crate::cli;
@@ -68,14 +68,16 @@ pub(crate) fn layouts(options: &cli::BenchLayouts) -> anyhow::Result<ExitCode> {
 }
 
 /// Measures staging, and reports.
-pub(crate) fn staging(options: &cli::BenchStaging) -> anyhow::Result<ExitCode> {
+pub(crate) fn staging_costs(options: &cli::BenchStaging) -> anyhow::Result<ExitCode> {
+    check_known(&options.only, &staging::QUESTIONS)?;
+    let is_asked = |name: &str| options.only.is_empty() || options.only.iter().any(|asked| asked == name);
     fs::create_dir_all(&options.dir).with_context(|| options.dir.display().to_string())?;
     let ground = Ground {
         dir: &options.dir,
         shrink: if options.quick { QUICK } else { 1 },
     };
     let mut report = Report::new();
-    report.figures = rootcellar_bench::staging::figures(&ground, say).map_err(anyhow::Error::msg)?;
+    report.figures = staging::figures(&ground, is_asked, say).map_err(anyhow::Error::msg)?;
     show(&report, &options.report)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -100,15 +102,16 @@ fn mixes(names: &[String]) -> anyhow::Result<Vec<Mix>> {
 }
 
 fn questions(only: &[String]) -> anyhow::Result<Vec<(&'static str, Question)>> {
-    if let Some(unknown) = only
-        .iter()
-        .find(|name| QUESTIONS.iter().all(|(known, _)| known != name))
-    {
-        let known = QUESTIONS.map(|(name, _)| name).join(", ");
-        bail!("there is no question {unknown:?}; there are {known}");
-    }
+    check_known(only, &QUESTIONS.map(|(name, _)| name))?;
     let is_asked = |name: &str| only.is_empty() || only.iter().any(|asked| asked == name);
     Ok(QUESTIONS.into_iter().filter(|(name, _)| is_asked(name)).collect())
+}
+
+fn check_known(names: &[String], known: &[&str]) -> anyhow::Result<()> {
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => bail!("there is no question {unknown:?}; there are {}", known.join(", ")),
+        None => Ok(()),
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]

@@ -106,6 +106,10 @@ pub(crate) struct BenchStaging {
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
 
+    /// Only this question; may be given several times: image, cached, uncached, farms, capture.
+    #[arg(long = "only", value_name = "QUESTION")]
+    pub(crate) only: Vec<String>,
+
     /// A tenth of everything, for a quick look.
     #[arg(long)]
     pub(crate) quick: bool,

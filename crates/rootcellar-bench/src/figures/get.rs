@@ -61,7 +61,7 @@ fn read_files(ground: &Ground<'_>, workload: &Workload) -> f64 {
     let store = OpenDisk::open(dir.path(), &options(Arc::new(LooseKind)));
     workload.batches().into_iter().for_each(|batch| store.put_many(batch));
     let path = |digest: &Digest| match store.store.locate(*digest).expect("the blob is there") {
-        Location::Loose { path } => path,
+        Location::Loose { path } => path.to_path_buf(),
         _ => unreachable!("this layout has files"),
     };
     let paths: Vec<PathBuf> = workload.shuffled_digests(5).iter().map(path).collect();

@@ -42,23 +42,43 @@ const RUNS: usize = 5;
 /// Each makes tens of thousands of files.
 const FARM_RUNS: usize = 2;
 
-/// Measures staging, and tells `say` what is going on.
+/// What is asked, by a name for the command line.
+pub const QUESTIONS: [&str; 5] = ["image", "cached", "uncached", "farms", "capture"];
+
+/// Measures staging, and tells `say` what is going on. Of [`QUESTIONS`] those are answered that `is_asked`.
 ///
 /// # Errors
 /// Why overlays cannot be had on this disk.
 ///
 /// # Panics
 /// If the disk fails.
-pub fn figures(ground: &Ground<'_>, mut say: impl FnMut(&str)) -> Result<Vec<Figure>, String> {
+pub fn figures(
+    ground: &Ground<'_>,
+    is_asked: impl Fn(&str) -> bool,
+    mut say: impl FnMut(&str),
+) -> Result<Vec<Figure>, String> {
+    let mut figures = Vec::new();
+    if is_asked("image") {
+        say("staging: an image in memory");
+        figures.push(image(ground));
+    }
     let bench = Bench::new(ground, &mut say)?;
-    say("staging: an image in memory");
-    let mut figures = vec![image(ground)];
-    say("staging: a root that is staged again and again");
-    figures.extend(bench.cached());
-    say("staging: a root that was never staged, and what others do with it");
-    figures.extend(bench.uncached(ground, &mut say));
-    say("staging: what an action left");
-    figures.extend(bench.capture());
+    if is_asked("cached") {
+        say("staging: a root that is staged again and again");
+        figures.extend(bench.cached());
+    }
+    if is_asked("uncached") || is_asked("farms") {
+        say("staging: a root that was never staged");
+        let (figure, cpu) = bench.uncached();
+        figures.push(figure);
+        if is_asked("farms") {
+            figures.extend(bench.against_farms(cpu, ground, &mut say));
+        }
+    }
+    if is_asked("capture") {
+        say("staging: what an action left");
+        figures.extend(bench.capture());
+    }
     Ok(figures)
 }
 
@@ -157,7 +177,8 @@ impl Bench {
         ]
     }
 
-    fn uncached(&self, ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Vec<Figure> {
+    /// Also milliseconds of CPU.
+    fn uncached(&self) -> (Figure, f64) {
         let mut number = 0;
         let fresh = || {
             number += 1;
@@ -169,28 +190,30 @@ impl Bench {
             staged.push((root, stager));
         });
         staged.into_iter().for_each(|(root, _)| self.unstage(root));
-        let cpu = millis(usage.cpu);
-        let farms = self.farms(ground, say);
-        let told = |(farm, cpu): &(Farm, f64)| format!("{} {cpu:.0} ms", farm.name());
-        let others: Vec<String> = farms.iter().map(told).collect();
-        let hard_links = farms.iter().find(|(farm, _)| *farm == Farm::HardLink);
         let (files, directories) = (self.root.files.len(), self.root.directories.len());
-        let mut figures = vec![Figure {
+        let figure = Figure {
             question: format!("a root of {files} files never staged, blobs here: stage, ms of CPU"),
-            value: cpu,
+            value: millis(usage.cpu),
             goal: Goal::AtMost(80.0),
             detail: format!(
                 "{directories} directories, read from the store and checked; {:.2} us of CPU a file",
                 micros(usage.cpu) / count(files as u64)
             ),
-        }];
-        figures.extend(hard_links.map(|(_, cost)| Figure {
+        };
+        (figure, millis(usage.cpu))
+    }
+
+    fn against_farms(&self, cpu: f64, ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Option<Figure> {
+        let farms = self.farms(ground, say);
+        let told = |(farm, cpu): &(Farm, f64)| format!("{} {cpu:.0} ms", farm.name());
+        let others: Vec<String> = farms.iter().map(told).collect();
+        let hard_links = farms.iter().find(|(farm, _)| *farm == Farm::HardLink);
+        hard_links.map(|(_, cost)| Figure {
             question: "the same with hard links, against that".to_owned(),
             value: cost / cpu,
             goal: Goal::AtLeast(40.0),
             detail: format!("CPU on this disk: {}", others.join(", ")),
-        }));
-        figures
+        })
     }
 
     /// Milliseconds of CPU of each that this disk can do.
@@ -226,7 +249,7 @@ impl Bench {
             loose.put_many(blobs.collect());
         }
         let path = |digest: &Digest| match loose.store.locate(*digest).expect("the blob is there") {
-            Location::Loose { path } => path,
+            Location::Loose { path } => path.to_path_buf(),
             _ => unreachable!("this layout has files"),
         };
         digests.iter().map(path).collect()

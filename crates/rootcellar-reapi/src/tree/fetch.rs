@@ -3,10 +3,8 @@
 //! Each distinct Directory is fetched once, in batches that bound how much of the answer is in memory at once. One that is not
 //! there is noted and passed over, so that a client hears of all that is missing in one go.
 
-use std::collections::{HashMap, HashSet};
-
 use bytes::Bytes;
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, DigestMap, DigestSet};
 use rootcellar_store::{BlobStore, ErrorKind as StoreErrorKind};
 
 use super::{TreeDirectory, TreeLimits};
@@ -21,7 +19,7 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// What of a tree is in a store.
 pub(super) struct Fetched {
-    pub(super) directories: HashMap<Digest, TreeDirectory>,
+    pub(super) directories: DigestMap<TreeDirectory>,
     pub(super) missing: Vec<Digest>,
 }
 
@@ -33,10 +31,10 @@ pub(super) struct Fetched {
 pub(super) async fn fetch(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Fetched> {
     let mut walk = Walk {
         limits,
-        seen: HashSet::from([root]),
+        seen: DigestSet::from_iter([root]),
         entries: 0,
         fetched: Fetched {
-            directories: HashMap::new(),
+            directories: DigestMap::default(),
             missing: Vec::new(),
         },
     };
@@ -52,7 +50,7 @@ pub(super) async fn fetch(store: &dyn BlobStore, root: Digest, limits: &TreeLimi
 
 struct Walk<'a> {
     limits: &'a TreeLimits,
-    seen: HashSet<Digest>,
+    seen: DigestSet,
     /// Children of all directories so far. There are at least as many paths, so this may not go past that limit.
     entries: u64,
     fetched: Fetched,

@@ -3,11 +3,11 @@
 //! Everything here is a loop over distinct directories. Nothing calls itself, so that no depth overflows a stack, and nothing
 //! goes along paths, of which a DAG of thirty directories can have 2^30.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, DigestMap, Secret};
 
 use super::Extent;
 use crate::directory::Directory;
@@ -28,7 +28,7 @@ pub struct TreeDirectory {
 #[derive(Debug, Clone)]
 pub(super) struct Graph {
     directories: Vec<TreeDirectory>,
-    ids: HashMap<Digest, usize>,
+    ids: DigestMap<usize>,
 }
 
 impl Graph {
@@ -37,13 +37,13 @@ impl Graph {
     /// # Errors
     /// `INVALID_ARGUMENT` if a directory that is referred to is not among those `found`, or if the tree contains itself, which
     /// no one can make as long as hashes cannot be chosen.
-    pub(super) fn sort(root: Digest, found: HashMap<Digest, TreeDirectory>) -> Result<Self> {
+    pub(super) fn sort(root: Digest, found: DigestMap<TreeDirectory>) -> Result<Self> {
         let mut parents = count_parents(root, &found)?;
         let reachable = parents.len();
         let mut found = found;
         let mut graph = Self {
             directories: Vec::with_capacity(reachable),
-            ids: HashMap::with_capacity(reachable),
+            ids: DigestMap::with_capacity_and_hasher(reachable, Secret::default()),
         };
         let mut ready: VecDeque<Digest> = parents
             .get(&root)
@@ -102,8 +102,8 @@ impl Graph {
 }
 
 /// How often each directory that can be reached is referred to.
-fn count_parents(root: Digest, found: &HashMap<Digest, TreeDirectory>) -> Result<HashMap<Digest, usize>> {
-    let mut parents = HashMap::from([(root, 0)]);
+fn count_parents(root: Digest, found: &DigestMap<TreeDirectory>) -> Result<DigestMap<usize>> {
+    let mut parents = DigestMap::from_iter([(root, 0)]);
     let mut pending = vec![root];
     while let Some(digest) = pending.pop() {
         let directory = found.get(&digest).ok_or_else(|| absent(&digest))?;

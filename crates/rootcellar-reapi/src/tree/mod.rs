@@ -18,9 +18,10 @@ mod pages;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, DigestMap, Secret};
 use rootcellar_store::BlobStore;
 
 use self::graph::Graph;
@@ -36,6 +37,8 @@ use crate::{Error, RelPath, Result};
 pub struct InputTree {
     graph: Graph,
     extent: Extent,
+    /// Every file once, found out when it is first asked.
+    files: OnceLock<Vec<Digest>>,
 }
 
 impl InputTree {
@@ -47,7 +50,7 @@ impl InputTree {
     /// `limits`; what the store says if it cannot answer.
     pub async fn load(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Self> {
         let tree = Self::load_directories(store, root, limits).await?;
-        let missing = store.find_missing(&tree.files()).await?;
+        let missing = store.find_missing(tree.files()).await?;
         if missing.is_empty() {
             Ok(tree)
         } else {
@@ -94,11 +97,15 @@ impl InputTree {
         Self::assemble(root, directories, limits)
     }
 
-    fn assemble(root: Digest, directories: HashMap<Digest, TreeDirectory>, limits: &TreeLimits) -> Result<Self> {
+    fn assemble(root: Digest, directories: DigestMap<TreeDirectory>, limits: &TreeLimits) -> Result<Self> {
         let graph = Graph::sort(root, directories)?;
         let extent = graph.measure();
         limits.check(&extent)?;
-        Ok(Self { graph, extent })
+        Ok(Self {
+            graph,
+            extent,
+            files: OnceLock::new(),
+        })
     }
 
     /// The root's digest.
@@ -154,29 +161,29 @@ impl InputTree {
     }
 
     /// The digests of all files, each once, in the order of first mention.
-    pub fn files(&self) -> Vec<Digest> {
-        distinct_files(self.directories())
+    pub fn files(&self) -> &[Digest] {
+        self.files.get_or_init(|| distinct_files(self.directories()))
     }
 
     /// The digests of all directories and files, each once: everything that has to be stored for this tree.
     pub fn closure(&self) -> Vec<Digest> {
-        let directories: HashSet<Digest> = self.directories().iter().map(|directory| directory.digest).collect();
-        let files = self.files().into_iter().filter(|file| !directories.contains(file));
-        self.directories()
-            .iter()
-            .map(|directory| directory.digest)
-            .chain(files)
-            .collect()
+        let directories = self.directories().iter().map(|directory| directory.digest);
+        let files = self.files().iter().copied();
+        let mut closure = Vec::with_capacity(self.directories().len() + self.files().len());
+        closure.extend(directories.chain(files.filter(|file| self.graph.get(file).is_none())));
+        closure
     }
 }
 
 fn distinct_files<'a>(directories: impl IntoIterator<Item = &'a TreeDirectory>) -> Vec<Digest> {
-    let mut seen = HashSet::new();
+    // By reference: a digest takes ten times as much.
+    let mut seen: HashSet<&Digest, Secret> = HashSet::default();
     let files = directories
         .into_iter()
         .flat_map(|directory| directory.directory.files());
     files
-        .map(|file| file.digest)
-        .filter(|digest| seen.insert(*digest))
+        .map(|file| &file.digest)
+        .filter(|digest| seen.insert(digest))
+        .copied()
         .collect()
 }

@@ -1,10 +1,9 @@
 //! The tree that an action was given, as a capture of it would say it.
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, DigestMap};
 use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::to_proto;
 use rootcellar_reapi::tree::TreeDirectory;
@@ -20,7 +19,7 @@ use crate::attributes::Attributes;
 pub(crate) struct Lower {
     tree: InputTree,
     /// The directories that come back as others, found out when it is first asked.
-    retold: OnceLock<HashMap<Digest, Message>>,
+    retold: OnceLock<DigestMap<Message>>,
 }
 
 /// A Directory message, and its name.
@@ -60,8 +59,8 @@ impl Lower {
 }
 
 /// The directories that come back as others.
-fn retell(tree: &InputTree) -> HashMap<Digest, Message> {
-    let mut retold: HashMap<Digest, Message> = HashMap::new();
+fn retell(tree: &InputTree) -> DigestMap<Message> {
+    let mut retold: DigestMap<Message> = DigestMap::default();
     // Children come behind their parents: from the end on, each is known before it is needed.
     for directory in tree.directories().iter().rev() {
         let child = |digest: &Digest| retold.get(digest).map_or(*digest, |message| message.digest);

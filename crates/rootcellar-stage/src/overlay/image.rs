@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, Secret};
 use rootcellar_reapi::tree::TreeDirectory;
 use rootcellar_reapi::{Error, InputTree};
 use rootcellar_store::{Lease, LocalStore, Location};
@@ -64,6 +64,7 @@ impl Image {
         let places = Places::of(store, &tree)?;
         let encoded = erofs::encode(plant(&tree, &places, &hidden));
         let mount = mount(&encoded, &places.packs, dir.path())?;
+        drop(places);
         let directories: u64 = tree
             .directories()
             .iter()
@@ -136,10 +137,42 @@ impl Drop for Image {
 }
 
 /// Where the files of a tree lie.
-struct Places {
-    files: HashMap<Digest, Place>,
+struct Places<'t> {
+    files: HashMap<&'t Digest, Place, Secret>,
+    /// The paths of those that lie by themselves, from the directory of all such files.
+    loose: Vec<String>,
     /// The packs among them, by their number less one.
-    packs: Vec<PathBuf>,
+    packs: Vec<Arc<Path>>,
+}
+
+/// Gives packs their numbers.
+#[derive(Default)]
+struct Packs {
+    paths: Vec<Arc<Path>>,
+    numbers: HashMap<Arc<Path>, u16>,
+    /// The one that was asked for last: files of a tree were mostly put together.
+    latest: Option<(Arc<Path>, u16)>,
+}
+
+impl Packs {
+    fn number(&mut self, path: Arc<Path>) -> Result<u16, Error> {
+        if let Some((latest, number)) = &self.latest
+            && Arc::ptr_eq(latest, &path)
+        {
+            return Ok(*number);
+        }
+        let number = match self.numbers.get(&path) {
+            Some(number) => *number,
+            None => {
+                let number = u16::try_from(self.paths.len() + 1).map_err(|_| too_many_packs())?;
+                self.paths.push(path.clone());
+                self.numbers.insert(path.clone(), number);
+                number
+            }
+        };
+        self.latest = Some((path, number));
+        Ok(number)
+    }
 }
 
 enum Place {
@@ -147,33 +180,26 @@ enum Place {
         number: u16,
         sector: u32,
     },
-    /// By the path from the directory of all such files.
-    Loose(String),
+    /// By its number among them.
+    Loose(usize),
 }
 
-impl Places {
-    fn of(store: &dyn LocalStore, tree: &InputTree) -> Result<Self, Error> {
+impl<'t> Places<'t> {
+    fn of(store: &dyn LocalStore, tree: &'t InputTree) -> Result<Self, Error> {
         let loose_dir = store.loose_dir();
-        let mut numbers: HashMap<PathBuf, u16> = HashMap::new();
-        let mut files = HashMap::new();
-        for digest in tree.files() {
-            if digest.is_empty_blob() {
-                continue;
-            }
-            let place = match store.locate(digest)? {
+        let mut files = HashMap::with_capacity_and_hasher(tree.files().len(), Secret::default());
+        let (mut packs, mut loose) = (Packs::default(), Vec::new());
+        for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
+            let place = match store.locate(*digest)? {
                 Location::Packed { path, offset } => {
-                    let next = numbers.len() + 1;
-                    let number = match numbers.get(&path) {
-                        Some(number) => *number,
-                        None => {
-                            let number = u16::try_from(next).map_err(|_| too_many_packs())?;
-                            *numbers.entry(path).or_insert(number)
-                        }
-                    };
+                    let number = packs.number(path)?;
                     let sector = u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB");
                     Place::Pack { number, sector }
                 }
-                Location::Loose { path } => Place::Loose(redirect(&path, loose_dir.as_deref())?),
+                Location::Loose { path } => {
+                    loose.push(redirect(&path, loose_dir.as_deref())?);
+                    Place::Loose(loose.len() - 1)
+                }
                 other => {
                     return Err(Error::new(
                         rootcellar_reapi::ErrorKind::Internal,
@@ -183,11 +209,11 @@ impl Places {
             };
             files.insert(digest, place);
         }
-        let mut packs = vec![PathBuf::new(); numbers.len()];
-        for (path, number) in numbers {
-            packs[usize::from(number) - 1] = path;
-        }
-        Ok(Self { files, packs })
+        Ok(Self {
+            files,
+            loose,
+            packs: packs.paths,
+        })
     }
 
     fn source(&self, digest: &Digest) -> Source<'_> {
@@ -198,7 +224,7 @@ impl Places {
                 number: *number,
                 sector: *sector,
             },
-            Some(Place::Loose(path)) => Source::Redirect(path),
+            Some(Place::Loose(number)) => Source::Redirect(&self.loose[*number]),
         }
     }
 }
@@ -225,7 +251,7 @@ fn too_many_packs() -> Error {
 }
 
 /// The tree as the image shows it.
-fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> Tree<'a> {
+fn plant<'a>(tree: &'a InputTree, places: &'a Places<'_>, made: &[&'static str]) -> Tree<'a> {
     let mut planted = Tree::new(attributes(Attributes::of_directory(tree.root().properties())));
     for name in made {
         planted.add_directory(Tree::ROOT, name, attributes(Attributes::of_made_directory()));
@@ -263,15 +289,15 @@ pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
     }
 }
 
-fn mount(encoded: &[u8], packs: &[PathBuf], dir: &Path) -> Result<OwnedFd, Error> {
+fn mount(encoded: &[u8], packs: &[Arc<Path>], dir: &Path) -> Result<OwnedFd, Error> {
     let write = || {
         let mut image = tempfile::tempfile_in(dir)?;
         image.write_all(encoded)?;
         Ok::<File, std::io::Error>(image)
     };
     let image = write().map_err(|error| io_error("writing an image", error))?;
-    let open = |path: &PathBuf| {
-        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    let open = |path: &Arc<Path>| {
+        rustix::fs::openat(CWD, &**path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io_error(format!("opening the pack {}", path.display()), error))
     };
     let packs: Vec<OwnedFd> = packs.iter().map(open).collect::<Result<_, _>>()?;

@@ -159,7 +159,7 @@ impl Fixture {
                 let message = self.read(directory.tree_digest.as_ref()).await;
                 let decoded = tree::message::decode(FUNCTION, &message, &TreeLimits::default()).unwrap();
                 let files = decoded.tree.files();
-                assert_eq!(self.store.find_missing(&files).await.unwrap(), []);
+                assert_eq!(self.store.find_missing(files).await.unwrap(), []);
             }
         }
     }

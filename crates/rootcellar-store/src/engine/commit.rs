@@ -22,9 +22,9 @@ use super::core::Engine;
 use super::index::{Entry, Flags};
 use super::lanes::{Lane, Next};
 use super::options::Durability;
-use crate::digest_map::{DigestMap, Secret};
 use crate::layout::{New, Place};
 use crate::{Content, Error, ErrorKind, Result, Verified};
+use rootcellar_digest::{DigestMap, Secret};
 
 /// A commit takes requests until it has so much: some milliseconds of writing.
 pub(super) const COMMIT_BYTES: u64 = 16 << 20;

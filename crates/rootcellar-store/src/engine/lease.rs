@@ -10,10 +10,10 @@ use rootcellar_digest::Digest;
 
 use super::core::Engine;
 use super::index::Flags;
-use crate::digest_map::{DigestMap, DigestSet};
-use crate::layout::{Place, Region};
+use crate::layout::Region;
 use crate::store::absent_once;
 use crate::{Error, ErrorKind, Lease, Leased, Location, Result, Shortage};
+use rootcellar_digest::{DigestMap, DigestSet};
 
 /// What may not go.
 #[derive(Debug, Default)]
@@ -55,13 +55,10 @@ impl Leases {
         self.doomed = None;
     }
 
-    fn hold(&mut self, digest: Digest, place: Place) -> Hold {
-        if place.region() == Region::ALONE {
-            *self.alone.entry(digest).or_default() += 1;
-            Hold::Alone(digest)
-        } else {
-            *self.pins.entry(place.region()).or_default() += 1;
-            Hold::Pinned(place.region())
+    fn hold(&mut self, hold: &Hold) {
+        match hold {
+            Hold::Alone(digest) => *self.alone.entry(*digest).or_default() += 1,
+            Hold::Pinned(region) => *self.pins.entry(*region).or_default() += 1,
         }
     }
 
@@ -105,25 +102,28 @@ enum Tried {
 impl Engine {
     /// Leased bytes are read past the store, so what was not read since the start is hashed first.
     pub(super) async fn lease(self: &Arc<Self>, digests: &[Digest]) -> Result<Leased> {
-        let mut named = DigestSet::default();
-        let is_stored = |digest: &Digest| !digest.is_empty_blob() && named.insert(*digest);
-        let digests: Vec<Digest> = digests.iter().copied().filter(is_stored).collect();
         loop {
             let doom_ended = self.doom_ended.notified();
-            for outcome in self.ensure_checked(&digests).await {
-                match outcome {
-                    Err(error) if error.kind() != ErrorKind::DataLoss => return Err(error),
-                    // A damaged blob is missing now.
-                    _ => {}
-                }
-            }
-            match self.try_lease(&digests) {
+            match self.try_lease(digests) {
                 Tried::Held(holds) => return Ok(Leased::Held(self.held(holds))),
                 Tried::Missing(missing) => return Ok(Leased::Missing(missing)),
-                Tried::NotChecked => {}
+                Tried::NotChecked => self.check_once(digests).await?,
                 Tried::Doomed => doom_ended.await,
             }
         }
+    }
+
+    /// Hashes what was not read since the start. A damaged blob is missing after that.
+    async fn check_once(self: &Arc<Self>, digests: &[Digest]) -> Result<()> {
+        let mut named = DigestSet::default();
+        let digests: Vec<Digest> = digests.iter().copied().filter(|digest| named.insert(*digest)).collect();
+        for outcome in self.ensure_checked(&digests).await {
+            match outcome {
+                Err(error) if error.kind() != ErrorKind::DataLoss => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn held(self: &Arc<Self>, holds: Vec<Hold>) -> Lease {
@@ -143,19 +143,25 @@ impl Engine {
     fn try_lease(&self, digests: &[Digest]) -> Tried {
         let used = self.tick();
         let mut leases = self.leases();
-        let mut places = Vec::with_capacity(digests.len());
-        let (mut is_checked, mut is_doomed) = (true, false);
-        let missing = absent_once(digests, |digest| {
-            let Some(entry) = self.touch_entry(&digest, used) else {
-                return false;
+        let (mut alone, mut regions) = (Vec::new(), BTreeSet::new());
+        let (mut is_complete, mut is_checked, mut is_doomed) = (true, true, false);
+        for digest in digests.iter().filter(|digest| !digest.is_empty_blob()) {
+            let Some(entry) = self.touch_entry(digest, used) else {
+                is_complete = false;
+                continue;
             };
+            let region = entry.place.region();
             is_checked &= entry.flags.has(Flags::VERIFIED);
-            is_doomed |= leases.doomed == Some(entry.place.region());
-            places.push((digest, entry.place));
-            true
-        });
-        if !missing.is_empty() {
-            return Tried::Missing(missing);
+            is_doomed |= leases.doomed == Some(region);
+            // One pin for each region is enough.
+            if region == Region::ALONE {
+                alone.push(Hold::Alone(*digest));
+            } else {
+                regions.insert(region);
+            }
+        }
+        if !is_complete {
+            return Tried::Missing(absent_once(digests, |digest| self.index.get(&digest).is_some()));
         }
         if !is_checked {
             return Tried::NotChecked;
@@ -163,13 +169,10 @@ impl Engine {
         if is_doomed {
             return Tried::Doomed;
         }
-        let mut regions = BTreeSet::new();
-        let mut holds = Vec::new();
-        for (digest, place) in places {
-            // One pin for each region is enough.
-            if place.region() == Region::ALONE || regions.insert(place.region()) {
-                holds.push(leases.hold(digest, place));
-            }
+        let mut holds = alone;
+        holds.extend(regions.into_iter().map(Hold::Pinned));
+        for hold in &holds {
+            leases.hold(hold);
         }
         Tried::Held(holds)
     }

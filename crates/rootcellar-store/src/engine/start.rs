@@ -24,10 +24,10 @@ use super::sync::Gate;
 use super::upkeep::UpkeepState;
 use super::uses::Uses;
 use crate::budget::Budget;
-use crate::digest_map::Secret;
 use crate::io::remove_if_there;
 use crate::layout::{Ground, Layout, Place, Region, Stored, Trust};
 use crate::{Clock, Error, ErrorKind, Result, Spool};
+use rootcellar_digest::Secret;
 
 /// What a killed process can leave that no log speaks of: the files of the commit that it was in, and of what came with it.
 const UNSWEPT_BYTES_MAX: u64 = 2 * COMMIT_BYTES;

@@ -6,7 +6,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rootcellar_digest::Digest;
 
@@ -134,7 +135,7 @@ impl Layout for Hybrid {
         self.of(place.region()).open(digest, place)
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64) {
+    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
         self.of(place.region()).locate(digest, place)
     }
 

@@ -19,7 +19,7 @@ mod place;
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rootcellar_digest::Digest;
@@ -204,7 +204,7 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     fn open(&self, digest: &Digest, place: Place) -> io::Result<Extent>;
 
     /// The name of the file that holds a blob, and the blob's first byte in it. Both stay so while the blob has this place.
-    fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64);
+    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64);
 
     /// The directory that holds all files of blobs that lie alone, and nothing that is not the layout's; `None` if none lies alone.
     fn alone_dir(&self) -> Option<PathBuf>;

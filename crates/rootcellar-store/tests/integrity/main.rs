@@ -79,8 +79,8 @@ async fn assert_present_but(store: &DiskStore, blobs: &[Verified], missing: &[Di
 /// The file that holds a blob, and the blob's first byte in it.
 fn place_of(store: &DiskStore, digest: Digest) -> (PathBuf, u64) {
     match store.locate(digest).unwrap() {
-        Location::Loose { path } => (path, 0),
-        Location::Packed { path, offset } => (path, offset),
+        Location::Loose { path } => (path.to_path_buf(), 0),
+        Location::Packed { path, offset } => (path.to_path_buf(), offset),
         _ => panic!("an unknown sort of place"),
     }
 }

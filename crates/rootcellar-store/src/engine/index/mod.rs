@@ -16,9 +16,9 @@ use rootcellar_digest::{Digest, DigestFunction};
 
 use self::shard::{ENTRIES_MAX, Mixed, SIZE_MAX, Shard};
 pub(crate) use self::shard::{Entry, Flags};
-use crate::digest_map::fold;
 use crate::layout::Place;
 use crate::{Error, ErrorKind, Result};
+use rootcellar_digest::fold;
 
 const SHARD_BITS: u32 = 10;
 const SHARDS: usize = 1 << SHARD_BITS;

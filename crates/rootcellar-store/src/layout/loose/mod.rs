@@ -18,7 +18,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rootcellar_digest::Digest;
 
@@ -334,8 +334,8 @@ impl Layout for Loose {
         Ok(Extent { file, at: 0 })
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (PathBuf, u64) {
-        (path_of(&self.root, digest, place.offset()), 0)
+    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
+        (path_of(&self.root, digest, place.offset()).into(), 0)
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {

@@ -16,7 +16,7 @@ mod write;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rootcellar_digest::Digest;
@@ -186,8 +186,12 @@ impl Layout for Packed {
         Ok(Extent { file: pack, at })
     }
 
-    fn locate(&self, _digest: &Digest, place: Place) -> (PathBuf, u64) {
-        let path = pack::data_path(&self.dir, place.region());
+    fn locate(&self, _digest: &Digest, place: Place) -> (Arc<Path>, u64) {
+        let path = match self.pack(place.region()) {
+            Ok(pack) => pack.path.clone(),
+            // It was dropped meanwhile: nothing is leased in it.
+            Err(_) => pack::data_path(&self.dir, place.region()).into(),
+        };
         (path, u64::from(place.offset()) * SECTOR_BYTES)
     }
 

@@ -16,7 +16,7 @@ pub(super) const SECTOR_BYTES: u64 = 512;
 /// A pack that exists. Its bytes come back, and count no more, when the last reader lets go of it.
 pub(super) struct Pack {
     pub(super) region: Region,
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     data: Arc<dyn DiskFile>,
     /// What the pack takes on the disk.
     share: Share,
@@ -26,7 +26,7 @@ impl Pack {
     pub(super) fn new(region: Region, path: PathBuf, data: Arc<dyn DiskFile>, share: Share) -> Self {
         Self {
             region,
-            path,
+            path: path.into(),
             data,
             share,
         }

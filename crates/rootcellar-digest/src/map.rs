@@ -6,14 +6,16 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
-use rootcellar_digest::Digest;
+use crate::Digest;
 
-pub(crate) type DigestMap<V> = HashMap<Digest, V, Secret>;
-pub(crate) type DigestSet = HashSet<Digest, Secret>;
+/// A map from digests.
+pub type DigestMap<V> = HashMap<Digest, V, Secret>;
+/// A set of digests.
+pub type DigestSet = HashSet<Digest, Secret>;
 
-/// Makes hashers that know the process's secret.
+/// Makes hashers that know the process's secret: `DigestMap::default()` has one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Secret(u64);
+pub struct Secret(u64);
 
 impl Default for Secret {
     fn default() -> Self {
@@ -32,7 +34,7 @@ impl BuildHasher for Secret {
 
 /// Folds the first bytes of what it is shown into the secret.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Folded(u64);
+pub struct Folded(u64);
 
 impl Hasher for Folded {
     fn write(&mut self, bytes: &[u8]) {
@@ -52,7 +54,7 @@ impl Hasher for Folded {
 }
 
 /// Multiplies by an odd number without structure, and folds the halves of the product together.
-pub(crate) fn fold(number: u64) -> u64 {
+pub fn fold(number: u64) -> u64 {
     const FACTOR: u128 = 0x9e37_79b9_7f4a_7c15;
     let product = (u128::from(number) * FACTOR).to_le_bytes();
     let (low, high) = product.split_at(8);
