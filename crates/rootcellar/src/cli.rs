@@ -92,6 +92,43 @@ pub(crate) enum Bench {
     Layouts(BenchLayouts),
     /// Stages a root of 50,000 files, captures it, and does what others do with it, for comparison. As root.
     Staging(BenchStaging),
+    /// Runs actions that do nothing, one at a time and eight at a time, on a server of its own or on yours.
+    Actions(BenchActions),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rootcellar bench actions --start
+      on a server that is started for it, on this machine
+  rootcellar bench actions --endpoint http://127.0.0.1:8980 --root /srv/debian -- /bin/true
+      on a server that runs, in a root of yours")]
+pub(crate) struct BenchActions {
+    #[command(flatten)]
+    pub(crate) endpoint: Endpoint,
+
+    /// Starts a server for this, and ends it.
+    #[arg(long, conflicts_with = "endpoint")]
+    pub(crate) start: bool,
+
+    /// Where that server stores things. What is made there is removed.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// How many actions of each sort.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub(crate) count: usize,
+
+    /// The root of the actions [default: nothing but a /bin/true].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) report: ReportFiles,
+
+    /// The command.
+    #[arg(last = true, value_name = "ARGV", default_values_t = [String::from("/bin/true")])]
+    pub(crate) argv: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -247,7 +284,7 @@ pub(crate) struct Serve {
 }
 
 /// Which server, and how to talk to it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Endpoint {
     /// The server.
     #[arg(

@@ -46,6 +46,7 @@ fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
         cli::Command::Fsck(options) => fsck::run(&options),
         cli::Command::Doctor(options) => client::block_on(doctor::run(options)),
         cli::Command::Bench(cli::Bench::Layouts(options)) => bench::layouts(&options),
+        cli::Command::Bench(cli::Bench::Actions(options)) => client::block_on(bench::actions(options)),
         cli::Command::Bench(cli::Bench::Staging(options)) => bench::staging_costs(&options),
     }
 }

@@ -11,7 +11,7 @@ mod outputs;
 mod progress;
 pub(crate) mod put;
 pub(crate) mod tree;
-mod upload;
+pub(crate) mod upload;
 
 use std::io;
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) 
     outcome
 }
 
-async fn connect(options: &cli::Endpoint) -> anyhow::Result<Connection> {
+pub(crate) async fn connect(options: &cli::Endpoint) -> anyhow::Result<Connection> {
     let endpoint = Endpoint::parse(&options.endpoint, &options.instance)?;
     endpoint.connect().await.map_err(|error| {
         let advice = match error.kind() {

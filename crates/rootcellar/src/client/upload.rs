@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// Uploads things, and tells their digests.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(crate) struct Upload {
     store: Arc<dyn BlobStore>,
     function: DigestFunction,
     spool: Spool,
@@ -32,7 +32,7 @@ pub(super) struct Upload {
 impl Upload {
     /// Prepares to upload to `store`. Large files are copied below the directory for temporary files (`$TMPDIR`) while they
     /// are uploaded, so that what is sent is what was hashed.
-    pub(super) fn new(store: impl BlobStore, function: DigestFunction) -> anyhow::Result<Self> {
+    pub(crate) fn new(store: impl BlobStore, function: DigestFunction) -> anyhow::Result<Self> {
         let spool_dir = tempfile::tempdir().context("making a directory for temporary files")?;
         Ok(Self {
             store: Arc::new(Sparing(store)),
@@ -55,13 +55,13 @@ impl Upload {
     }
 
     /// Uploads a directory with all below it; the digest is that of its Directory message.
-    pub(super) async fn directory(&self, path: &Path) -> anyhow::Result<Digest> {
+    pub(crate) async fn directory(&self, path: &Path) -> anyhow::Result<Digest> {
         let root = read_tree(self.store.clone(), self.spool.clone(), self.function, path).await?;
         Ok(root)
     }
 
     /// Uploads bytes.
-    pub(super) async fn bytes(&self, content: Bytes) -> anyhow::Result<Digest> {
+    pub(crate) async fn bytes(&self, content: Bytes) -> anyhow::Result<Digest> {
         Ok(self.store.put_bytes(self.function, content).await?)
     }
 

@@ -1,5 +1,7 @@
 //! `rootcellar bench`: which workloads and layouts, and where the report goes. What is measured, and how, is `rootcellar-bench`'s.
 
+mod actions;
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,6 +80,13 @@ pub(crate) fn staging_costs(options: &cli::BenchStaging) -> anyhow::Result<ExitC
     };
     let mut report = Report::new();
     report.figures = staging::figures(&ground, is_asked, say).map_err(anyhow::Error::msg)?;
+    show(&report, &options.report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures actions, and reports.
+pub(crate) async fn actions(options: cli::BenchActions) -> anyhow::Result<ExitCode> {
+    let report = actions::measure(&options).await?;
     show(&report, &options.report)?;
     Ok(ExitCode::SUCCESS)
 }
