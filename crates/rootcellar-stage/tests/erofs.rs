@@ -8,8 +8,9 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use rootcellar_stage::erofs::{Attributes, Source, Tree, encode};
+use rootcellar_stage::erofs::{Attributes, BlockSize, Source, Tree, encode, encode_in};
 use rootcellar_store::testing::{Seeded, skip};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -128,6 +129,7 @@ fn look_at(root: &Path) -> Model {
 
 /// Nodes of random kinds, with names that are hard to sort, and contents in packs.
 struct Made {
+    block_size: BlockSize,
     model: Model,
     packs: Vec<Vec<u8>>,
     /// Where each file's content lies.
@@ -153,9 +155,15 @@ fn any_attributes(chance: &mut Seeded) -> Attributes {
     }
 }
 
-fn make(seed: u64, nodes: u64) -> Made {
+/// Contents in packs begin where blocks of this size do.
+fn make(seed: u64, nodes: u64, block_size: BlockSize) -> Made {
+    let align = match block_size {
+        BlockSize::Sector => 512,
+        BlockSize::Page => 4096,
+    };
     let mut chance = Seeded::new(seed);
     let mut made = Made {
+        block_size,
         model: Model::from([(PathBuf::new(), Seen::Directory(ROOT))]),
         packs: vec![Vec::new(); 3],
         places: BTreeMap::new(),
@@ -177,6 +185,11 @@ fn make(seed: u64, nodes: u64) -> Made {
             2 => {
                 let lens = [1, 32, 470, 511, 512, 513, 1024, 4000];
                 let target = "t/".repeat(2000)[..lens[usize::try_from(chance.below(8)).unwrap()]].to_owned();
+                // No other filesystem knows another mode of a link.
+                let attributes = Attributes {
+                    mode: 0o777,
+                    ..attributes
+                };
                 Seen::Link(attributes, target)
             }
             3 => Seen::File(attributes, Vec::new()),
@@ -187,7 +200,7 @@ fn make(seed: u64, nodes: u64) -> Made {
                 let pack = &mut made.packs[which];
                 let sector = u32::try_from(pack.len() / 512).unwrap();
                 pack.extend_from_slice(&content);
-                pack.resize(pack.len().next_multiple_of(512), 0);
+                pack.resize(pack.len().next_multiple_of(align), 0);
                 made.places
                     .insert(path.clone(), (u16::try_from(which + 1).unwrap(), sector));
                 Seen::File(attributes, content)
@@ -217,23 +230,69 @@ impl Made {
                 Seen::Link(attributes, target) => tree.add_link(parent, name, *attributes, target),
             }
         }
-        encode(tree)
+        encode_in(tree, self.block_size)
+    }
+}
+
+impl Made {
+    fn check(&self, seen: &Model, seed: u64) {
+        for (path, expected) in &self.model {
+            assert_eq!(seen.get(path), Some(expected), "seed {seed}: {}", path.display());
+        }
+        assert_eq!(seen.len(), self.model.len(), "seed {seed}");
     }
 }
 
 #[test]
 fn an_image_shows_the_tree_that_it_was_made_of() {
-    for seed in 0..30 {
-        let made = make(seed, 20 << (seed % 6));
+    for seed in 0..40 {
+        let block_size = match seed % 4 {
+            0 => BlockSize::Page,
+            _ => BlockSize::Sector,
+        };
+        let made = make(seed, 20 << (seed % 6), block_size);
         let Some(mounted) = mount(&made.image(), &made.packs) else {
             return;
         };
-        let seen = look_at(&mounted.path());
-        for (path, expected) in &made.model {
-            assert_eq!(seen.get(path), Some(expected), "seed {seed}: {}", path.display());
-        }
-        assert_eq!(seen.len(), made.model.len(), "seed {seed}");
+        made.check(&look_at(&mounted.path()), seed);
     }
+}
+
+/// The tools of others find nothing wrong, and extract the tree.
+#[test]
+fn erofs_utils_read_an_image() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("fsck.erofs gives what it extracts to root, which root only may");
+    }
+    if Command::new("fsck.erofs").arg("--help").output().is_err() {
+        return skip("fsck.erofs is not installed: `cargo xtask setup` does that as root");
+    }
+    for seed in 0..12 {
+        let made = make(seed, 20 << (seed % 6), BlockSize::Page);
+        let dir = tempfile::tempdir().unwrap();
+        let (image, extracted) = (dir.path().join("image"), dir.path().join("extracted"));
+        fs::write(&image, made.image()).unwrap();
+        let mut devices = Vec::new();
+        for (number, pack) in made.packs.iter().enumerate() {
+            let path = dir.path().join(format!("pack-{number}"));
+            fs::write(&path, pack).unwrap();
+            devices.push(format!("--device={}", path.display()));
+        }
+        let extract = format!("--extract={}", extracted.display());
+        run(Command::new("fsck.erofs").args(&devices).arg(extract).arg(&image));
+        made.check(&look_at(&extracted), seed);
+        let text = run(Command::new("dump.erofs").args(&devices).arg("-s").arg(&image));
+        let inodes = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Filesystem inode count:"));
+        assert_eq!(inodes.map(str::trim), Some(&*made.model.len().to_string()), "{text}");
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{command:?}: {ended:?}");
+    String::from_utf8(ended.stdout).unwrap()
 }
 
 #[test]

@@ -37,6 +37,10 @@ const TEST_PACKAGES: &[Package] = &[
         name: "tar",
         is_there: || answers("tar", &["--version"]),
     },
+    Package {
+        name: "erofs-utils",
+        is_there: || answers("fsck.erofs", &["--help"]),
+    },
 ];
 
 /// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox whose files come through FUSE, and

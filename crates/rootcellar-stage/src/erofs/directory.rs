@@ -1,4 +1,4 @@
-//! The content of a directory: blocks of 512 bytes, each a list of entries and then their names.
+//! The content of a directory: blocks, each a list of entries and then their names.
 //!
 //! ```text
 //!   entry, 12 bytes    0  8  number of the inode
@@ -10,7 +10,7 @@
 //! A name ends where the next one begins, or at a zero byte. All are in the order of their bytes, `.` and `..` among them, so that the
 //! kernel can search for one.
 
-use super::format::{BLOCK_BYTES, Field, Type};
+use super::format::{Field, Type};
 
 const ENTRY_BYTES: usize = 12;
 
@@ -23,17 +23,26 @@ pub(super) struct Named<'a> {
 }
 
 /// How many bytes names take as a directory.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
+    block_bytes: usize,
     whole_blocks: usize,
     in_last: usize,
 }
 
 impl Measure {
+    pub(super) fn new(block_bytes: usize) -> Self {
+        Self {
+            block_bytes,
+            whole_blocks: 0,
+            in_last: 0,
+        }
+    }
+
     /// Adds a name, in the order in which they are to be.
     pub(super) fn add(&mut self, name: &str) {
         let bytes = ENTRY_BYTES + name.len();
-        if self.in_last + bytes > BLOCK_BYTES {
+        if self.in_last + bytes > self.block_bytes {
             self.whole_blocks += 1;
             self.in_last = 0;
         }
@@ -41,29 +50,29 @@ impl Measure {
     }
 
     pub(super) fn bytes(self) -> usize {
-        self.whole_blocks * BLOCK_BYTES + self.in_last
+        self.whole_blocks * self.block_bytes + self.in_last
     }
 }
 
 /// Writes a directory into `bytes`, which is empty. The entries are in the order of their names.
-pub(super) fn encode(entries: &[Named<'_>], bytes: &mut Vec<u8>) {
+pub(super) fn encode(entries: &[Named<'_>], block_bytes: usize, bytes: &mut Vec<u8>) {
     let mut rest = entries;
     while !rest.is_empty() {
-        let (block, later) = rest.split_at(fitting(rest));
+        let (block, later) = rest.split_at(fitting(rest, block_bytes));
         encode_block(block, bytes);
         if !later.is_empty() {
-            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+            bytes.resize(bytes.len().next_multiple_of(block_bytes), 0);
         }
         rest = later;
     }
 }
 
 /// How many entries a block takes.
-fn fitting(entries: &[Named<'_>]) -> usize {
+fn fitting(entries: &[Named<'_>], block_bytes: usize) -> usize {
     let mut bytes = 0;
     let fits = |entry: &&Named<'_>| {
         bytes += ENTRY_BYTES + entry.name.len();
-        bytes <= BLOCK_BYTES
+        bytes <= block_bytes
     };
     entries.iter().take_while(fits).count()
 }

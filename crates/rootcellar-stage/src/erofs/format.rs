@@ -24,8 +24,36 @@
 
 use super::tree::Attributes;
 
-pub(super) const BLOCK_BITS: u8 = 9;
-pub(super) const BLOCK_BYTES: usize = 1 << BLOCK_BITS;
+/// How long the blocks of an image are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 512 bytes: files on devices begin at any sector.
+    #[default]
+    Sector,
+    /// 4096 bytes, which is all that tools of before erofs-utils 1.8 read: files on devices begin at every eighth sector.
+    Page,
+}
+
+impl BlockSize {
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Sector => 9,
+            Self::Page => 12,
+        }
+    }
+
+    pub(super) const fn bytes(self) -> usize {
+        1 << self.bits()
+    }
+
+    /// The block that begins where a sector does.
+    fn of_sector(self, sector: u32) -> u32 {
+        let sectors = 1 << (self.bits() - Self::Sector.bits());
+        assert!(sector.is_multiple_of(sectors), "a file begins where a block does");
+        sector / sectors
+    }
+}
+
 /// Inodes begin at multiples of this, and are numbered in it.
 pub(super) const INODE_UNIT: usize = 32;
 pub(super) const SUPERBLOCK_AT: usize = 1024;
@@ -186,6 +214,7 @@ pub(super) struct Superblock {
     pub(super) blocks: u32,
     pub(super) inodes_from: u32,
     pub(super) devices: u16,
+    pub(super) block_size: BlockSize,
 }
 
 impl Superblock {
@@ -200,7 +229,7 @@ impl Superblock {
         Field(zeros)
             .u32(0, MAGIC)
             .u32(8, HAS_MTIME)
-            .u8(12, BLOCK_BITS)
+            .u8(12, self.block_size.bits())
             .u16(14, self.root)
             .u64(16, self.inodes)
             .u64(24, self.time.cast_unsigned())
@@ -222,8 +251,8 @@ pub(super) const fn chunk_bytes(is_on_device: bool) -> usize {
 }
 
 /// Writes where a file lies in a device.
-pub(super) fn encode_chunk(number: u16, sector: u32, zeros: &mut [u8]) {
-    Field(zeros).u16(2, number).u32(4, sector);
+pub(super) fn encode_chunk(number: u16, sector: u32, block_size: BlockSize, zeros: &mut [u8]) {
+    Field(zeros).u16(2, number).u32(4, block_size.of_sector(sector));
 }
 
 /// Writes that a file lies nowhere here.

@@ -2,17 +2,25 @@
 
 use super::directory::{self, Measure, Named};
 use super::format::{
-    self, BLOCK_BYTES, Content, DEVICE_BYTES, INODE_UNIT, Inode, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock, Type,
+    self, BlockSize, Content, DEVICE_BYTES, INODE_UNIT, Inode, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock, Type,
     chunk_bytes, inode_bytes, is_extended,
 };
 use super::tree::{Attributes, Directory, Kind, Node, Source, Tree};
 
-/// The image of a tree. Its bytes follow from the tree alone.
-pub fn encode(mut tree: Tree<'_>) -> Vec<u8> {
+/// The image of a tree, with blocks of 512 bytes. Its bytes follow from the tree alone.
+pub fn encode(tree: Tree<'_>) -> Vec<u8> {
+    encode_in(tree, BlockSize::Sector)
+}
+
+/// The image of a tree, with blocks of this size.
+///
+/// # Panics
+/// If a file on a device begins where no block does.
+pub fn encode_in(mut tree: Tree<'_>, block_size: BlockSize) -> Vec<u8> {
     for directory in &mut tree.directories {
         directory.nodes.sort_unstable_by_key(|node| node.name);
     }
-    let plan = Plan::of(&tree);
+    let plan = Plan::of(&tree, block_size);
     let mut image = Image {
         bytes: vec![0; plan.end()],
         tree: &tree,
@@ -26,6 +34,7 @@ pub fn encode(mut tree: Tree<'_>) -> Vec<u8> {
 /// Where everything lies.
 #[derive(Debug)]
 struct Plan {
+    block_size: BlockSize,
     /// The time of inodes that name none.
     time: i64,
     /// The first block of inodes.
@@ -60,6 +69,7 @@ struct Place {
 /// The next free places.
 #[derive(Debug)]
 struct Free {
+    block_bytes: usize,
     at: usize,
     block: usize,
 }
@@ -67,11 +77,11 @@ struct Free {
 impl Free {
     /// Places an inode with `size` bytes of content, of which what is less than a block comes behind it, and in one block.
     fn with_content(&mut self, head: usize, size: usize) -> Place {
-        let (blocks, end) = (size / BLOCK_BYTES, size % BLOCK_BYTES);
+        let (blocks, end) = (size / self.block_bytes, size % self.block_bytes);
         let mut at = self.at.next_multiple_of(INODE_UNIT);
-        let crosses = end > 0 && (at + head) / BLOCK_BYTES != (at + head + end - 1) / BLOCK_BYTES;
+        let crosses = end > 0 && (at + head) / self.block_bytes != (at + head + end - 1) / self.block_bytes;
         if crosses {
-            at = (at + head).next_multiple_of(BLOCK_BYTES) - head;
+            at = (at + head).next_multiple_of(self.block_bytes) - head;
         }
         let place = Place { at, block: self.block };
         self.at = at + head + end;
@@ -88,11 +98,12 @@ impl Free {
 }
 
 impl Plan {
-    fn of(tree: &Tree<'_>) -> Self {
+    fn of(tree: &Tree<'_>, block_size: BlockSize) -> Self {
         let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + usize::from(tree.devices) * DEVICE_BYTES;
         let mut plan = Self {
+            block_size,
             time: tree.directories[Tree::ROOT].attributes.mtime.0,
-            inodes_from: slots_end.div_ceil(BLOCK_BYTES),
+            inodes_from: slots_end.div_ceil(block_size.bytes()),
             directories: Vec::with_capacity(tree.directories.len()),
             nodes: Vec::with_capacity(tree.directories.iter().map(|directory| directory.nodes.len()).sum()),
             blocks_from: 0,
@@ -100,19 +111,20 @@ impl Plan {
         };
         // No inode has the number zero: readers of directories take it for one that is gone.
         let mut free = Free {
+            block_bytes: block_size.bytes(),
             at: INODE_UNIT,
             block: 0,
         };
         for directory in &tree.directories {
             plan.add(directory, &mut free);
         }
-        plan.blocks_from = plan.inodes_from + free.at.div_ceil(BLOCK_BYTES);
+        plan.blocks_from = plan.inodes_from + free.at.div_ceil(block_size.bytes());
         plan.blocks = free.block;
         plan
     }
 
     fn add(&mut self, directory: &Directory<'_>, free: &mut Free) {
-        let size = directory_bytes(directory);
+        let size = directory_bytes(directory, self.block_size);
         let is_directory = |node: &&Node<'_>| matches!(node.kind, Kind::Directory(_));
         let directories = directory.nodes.iter().filter(is_directory).count();
         let links = 2 + u32::try_from(directories).expect("a tree has a bound");
@@ -150,7 +162,7 @@ impl Plan {
 
     /// Bytes of the image.
     fn end(&self) -> usize {
-        (self.blocks_from + self.blocks) * BLOCK_BYTES
+        (self.blocks_from + self.blocks) * self.block_size.bytes()
     }
 
     /// By what the kernel finds the inode.
@@ -159,13 +171,13 @@ impl Plan {
     }
 
     fn content(&self, place: Place, size: usize) -> Content {
-        let first = match size / BLOCK_BYTES {
+        let first = match size / self.block_size.bytes() {
             0 => 0,
             _ => block_number(self.blocks_from + place.block),
         };
         Content::Blocks {
             first,
-            has_end: !size.is_multiple_of(BLOCK_BYTES),
+            has_end: !size.is_multiple_of(self.block_size.bytes()),
         }
     }
 }
@@ -194,8 +206,8 @@ enum Dotted<'t, T> {
     Node(&'t T),
 }
 
-fn directory_bytes(directory: &Directory<'_>) -> usize {
-    let mut measure = Measure::default();
+fn directory_bytes(directory: &Directory<'_>, block_size: BlockSize) -> usize {
+    let mut measure = Measure::new(block_size.bytes());
     for dotted in with_dots(&directory.nodes, |node| node.name) {
         measure.add(match dotted {
             Dotted::Here => ".",
@@ -225,6 +237,7 @@ impl Image<'_> {
             blocks: block_number(plan.blocks_from + plan.blocks),
             inodes_from: block_number(plan.inodes_from),
             devices: self.tree.devices,
+            block_size: plan.block_size,
         };
         superblock.encode(&mut self.bytes[SUPERBLOCK_AT..][..SUPERBLOCK_BYTES]);
         let slots = &mut self.bytes[SUPERBLOCK_AT + SUPERBLOCK_BYTES..];
@@ -262,7 +275,7 @@ impl Image<'_> {
         }
         let mut content = std::mem::take(&mut self.content);
         content.clear();
-        directory::encode(&entries, &mut content);
+        directory::encode(&entries, self.plan.block_size.bytes(), &mut content);
         assert_eq!(content.len(), placed.size, "a directory is as long as was planned");
         let behind = self.write_inode(
             placed.place,
@@ -328,7 +341,7 @@ impl Image<'_> {
         match source {
             None => {}
             Some(Source::Device { number, sector }) => {
-                format::encode_chunk(number, sector, &mut self.bytes[chunk_at..]);
+                format::encode_chunk(number, sector, self.plan.block_size, &mut self.bytes[chunk_at..]);
             }
             Some(Source::Redirect(path)) => {
                 format::encode_redirect(path, &mut self.bytes[xattrs_at..][..xattr_bytes]);
@@ -354,7 +367,7 @@ impl Image<'_> {
 
     /// Writes an inode, and tells where what belongs to it begins behind it.
     fn write_inode(&mut self, place: Place, inode: &Inode) -> usize {
-        let at = self.plan.inodes_from * BLOCK_BYTES + place.at;
+        let at = self.plan.inodes_from * self.plan.block_size.bytes() + place.at;
         let number = u32::try_from(Plan::number(place)).expect("an image is smaller than 128 GiB");
         inode.encode(number, self.plan.time, &mut self.bytes[at..]);
         at + inode.bytes(self.plan.time)
@@ -362,8 +375,9 @@ impl Image<'_> {
 
     /// Writes whole blocks where they belong, and the rest behind the inode.
     fn write_content(&mut self, place: Place, behind: usize, content: &[u8]) {
-        let (blocks, end) = content.split_at(content.len() / BLOCK_BYTES * BLOCK_BYTES);
-        let blocks_at = (self.plan.blocks_from + place.block) * BLOCK_BYTES;
+        let block_bytes = self.plan.block_size.bytes();
+        let (blocks, end) = content.split_at(content.len() / block_bytes * block_bytes);
+        let blocks_at = (self.plan.blocks_from + place.block) * block_bytes;
         self.bytes[blocks_at..][..blocks.len()].copy_from_slice(blocks);
         self.bytes[behind..][..end.len()].copy_from_slice(end);
     }

@@ -23,5 +23,6 @@ mod format;
 mod image;
 mod tree;
 
-pub use self::image::encode;
+pub use self::format::BlockSize;
+pub use self::image::{encode, encode_in};
 pub use self::tree::{Attributes, Source, Tree};
