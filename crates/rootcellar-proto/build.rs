@@ -11,7 +11,7 @@ use std::{env, fs};
 const PROTO_ROOT: &str = "../../proto";
 
 /// The files whose packages become modules; well-known types come from `prost-types`.
-const PROTO_FILES: [&str; 10] = [
+const PROTO_FILES: [&str; 11] = [
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "build/bazel/remote/logstream/v1/remote_logstream.proto",
@@ -22,6 +22,7 @@ const PROTO_FILES: [&str; 10] = [
     "google/rpc/error_details.proto",
     "google/rpc/status.proto",
     "grpc/health/v1/health.proto",
+    "rootcellar/execution/v1/resource_usage.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,6 +4,7 @@
 //! reader. So every path is resolved by the kernel with the root as `/` (`openat2(2)`), a last component that is a link is
 //! never followed, and no operation opens something before it knows that it is a regular file or a directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -72,6 +73,19 @@ impl Beneath {
     /// Opens the directory at `path`. Links on the way, and at its end, lead where they lead for a process inside the root.
     pub(crate) fn open_dir(&self, path: &str) -> Result<OwnedFd> {
         self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)
+    }
+
+    /// Opens the directory at a path of any bytes, with no link on the way.
+    pub(crate) fn open_own_dir(&self, path: &OsStr) -> Result<OwnedFd> {
+        let path = if path.is_empty() { OsStr::new(".") } else { path };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        loop {
+            match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// Opens the regular file at `path`, which [`stat`](Self::stat) has just said to be one, for reading.

@@ -21,6 +21,7 @@ use crate::beneath::Beneath;
 use crate::capture::{Capture, CaptureLimits};
 use crate::furnish::{furnish, missing_mount_points};
 use crate::stage_dir::{Room, StageDir};
+use crate::usage;
 use crate::write::{Writer, blocking, io_error, staging};
 use crate::{Access, Captured, Owner, StageOptions, StagedRoot, Stager, StagerOptions};
 
@@ -67,7 +68,7 @@ impl Stager for CopyStager {
         let path = room.path().join("root");
         let make_root = || std::fs::create_dir(&path).and_then(|()| Ok(Beneath::open(&path)?));
         let root_dir = Arc::new(make_root().map_err(|error| io_error(format!("{}", path.display()), error))?);
-        let staged = CopiedRoot {
+        let mut staged = CopiedRoot {
             store: self.store.clone(),
             function: root.function(),
             limits: self.options.capture.clone(),
@@ -76,8 +77,10 @@ impl Stager for CopyStager {
             root: root_dir.clone(),
             hidden: hidden.clone(),
             access,
+            staged_bytes: 0,
         };
         let writer = Writer::new(self.store.clone(), root_dir.clone(), &tree, options.owner);
+        staged.staged_bytes = writer.bytes();
         writer.write_content().await?;
         drop(lease);
         blocking(move || {
@@ -112,6 +115,8 @@ struct CopiedRoot {
     /// Mount points that the input tree does not have.
     hidden: Vec<&'static str>,
     access: Access,
+    /// Bytes of its input files.
+    staged_bytes: u64,
 }
 
 #[async_trait]
@@ -126,6 +131,17 @@ impl StagedRoot for CopiedRoot {
 
     fn access(&self) -> &Access {
         &self.access
+    }
+
+    async fn written_bytes(&self, enough: u64) -> Result<u64, Error> {
+        let (root, staged) = (self.root.clone(), self.staged_bytes);
+        blocking(move || usage::written_bytes(&root, enough.saturating_add(staged)))
+            .await
+            .map(|bytes| bytes.saturating_sub(staged))
+    }
+
+    fn disk_room(&self) -> Result<(u64, u64), Error> {
+        usage::disk_room(&self.root)
     }
 
     async fn capture(&self, outputs: &Outputs) -> Result<Captured, Error> {

@@ -16,6 +16,7 @@ mod plan;
 mod remove;
 mod stage_dir;
 mod stager;
+mod usage;
 mod write;
 
 pub use access::{Access, Subtree};

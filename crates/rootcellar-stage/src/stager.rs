@@ -58,6 +58,18 @@ pub trait StagedRoot: fmt::Debug + Send + Sync {
     /// Which parts of it are to be read-only. It is the sandbox that sees to that.
     fn access(&self) -> &Access;
 
+    /// Bytes of the disk that the action has taken so far, or more than `enough` if it has. Walks all that it has written.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it nests deeper than can be walked.
+    async fn written_bytes(&self, enough: u64) -> Result<u64, Error>;
+
+    /// Bytes that are free on the disk that the action writes to, and its size.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    fn disk_room(&self) -> Result<(u64, u64), Error>;
+
     /// Brings the outputs into the store, named by the function of the root. No process of the action is left when this is called, and
     /// it is called once: large files are moved where that is safe.
     ///

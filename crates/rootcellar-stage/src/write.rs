@@ -49,6 +49,15 @@ impl Writer {
         }
     }
 
+    /// Bytes of disk that the files take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let sizes = self.entries.iter().map(|entry| match entry.node {
+            Node::File(digest) => digest.size_bytes().next_multiple_of(4096),
+            Node::Directory | Node::Link { .. } => 4096,
+        });
+        sizes.sum()
+    }
+
     /// Makes everything. Directories are still open to all of us, and bear the time of now.
     pub(crate) async fn write_content(&self) -> Result<(), Error> {
         let (root, entries, owner) = (self.root.clone(), self.entries.clone(), self.owner);

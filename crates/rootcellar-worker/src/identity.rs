@@ -12,7 +12,7 @@ use crate::sandbox::Identity;
 const HOST_ID_BASE: u32 = 1_900_000_000;
 
 /// A worker's place among those of this server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot(pub u32);
 
 impl Slot {

@@ -3,6 +3,9 @@
 //! [`Workers`] take work from a [`WorkSource`](rootcellar_scheduler::WorkSource); a [`Runner`] runs one action from its digest
 //! to its result; the [`sandbox`] is what the command runs in.
 
+mod cgroups;
+mod disk;
+mod execution;
 mod identity;
 mod platform;
 mod runner;
@@ -11,6 +14,7 @@ mod streams;
 mod timeline;
 mod workers;
 
+pub use cgroups::{Cgroups, Controller, ResourceLimits, Version};
 pub use identity::Slot;
 pub use runner::Runner;
 pub use workers::Workers;

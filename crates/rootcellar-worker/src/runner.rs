@@ -9,7 +9,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rootcellar_proto::reapi::{ActionResult, ExecuteResponse};
 use rootcellar_reapi::functions::to_proto;
@@ -18,9 +17,10 @@ use rootcellar_scheduler::{Assignment, WorkSession};
 use rootcellar_stage::{Captured, StageOptions, StagedRoot, Stager};
 use rootcellar_store::{Clock, LocalStore};
 
+use crate::cgroups::Cgroups;
+use crate::execution::{Ended, Execution, How};
 use crate::identity::Slot;
-use crate::platform::Environment;
-use crate::sandbox::{Outcome, Root, Running, Sandbox, SandboxError, SandboxErrorKind, SandboxSpec, Subtree};
+use crate::sandbox::Sandbox;
 use crate::streams::Streams;
 use crate::timeline::Timeline;
 
@@ -44,6 +44,8 @@ pub struct Runner {
     pub scratch_dir: PathBuf,
     /// Bounds on actions; the same that the front end checks.
     pub action_limits: ActionLimits,
+    /// Bounds on what each may use, and what sees to them.
+    pub cgroups: Cgroups,
 }
 
 /// What is to be run, as whom, and for whom.
@@ -64,12 +66,6 @@ impl Job {
             tracing::debug!(%error, "nobody hears how an action goes on");
         }
     }
-}
-
-/// How a command ended.
-enum Ended {
-    Exited(i32),
-    TimedOut(Duration),
 }
 
 impl Runner {
@@ -98,23 +94,34 @@ impl Runner {
 
         timeline.executing();
         job.report(&timeline).await;
-        let streams = Streams::create(&self.scratch_dir).map_err(|error| scratch(&self.scratch_dir, error))?;
-        let spec = sandbox_spec(&action, &*root, job.slot)?;
-        let ended = self.execute(spec, action.timeout, &streams, job, &mut timeline).await?;
+        let scratched = |error| scratch(&self.scratch_dir, error);
+        let streams = Streams::create(&self.scratch_dir).map_err(scratched)?;
+        let (stdout, stderr) = streams.for_command().map_err(scratched)?;
+        let execution = Execution {
+            action: &action,
+            root: &*root,
+            slot: job.slot,
+            sandbox: &self.sandbox,
+            cgroups: &self.cgroups,
+        };
+        let ended = execution.run(&job.assignment, stdout, stderr).await?;
+        timeline.executed(ended.wall);
+        timeline.used(&ended.usage);
 
         timeline.uploading_outputs();
         job.report(&timeline).await;
-        let captured = match ended {
-            Ended::Exited(_) => root.capture(&action.outputs).await?,
-            Ended::TimedOut(_) => Captured::default(),
+        let captured = match ended.how {
+            How::Exited(_) => root.capture(&action.outputs).await?,
+            How::TimedOut(_) => Captured::default(),
         };
         let (stdout, stderr) = streams.store(&self.store, action.digest.function()).await?;
         timeline.outputs_uploaded();
         drop(root);
+        tracing::info!(action = %action.digest, parts = %timeline.parts(), "an action ran");
 
-        let exit_code = match ended {
-            Ended::Exited(code) => code,
-            Ended::TimedOut(_) => KILLED_EXIT_CODE,
+        let exit_code = match ended.how {
+            How::Exited(code) => code,
+            How::TimedOut(_) => KILLED_EXIT_CODE,
         };
         let result = ActionResult {
             exit_code,
@@ -135,45 +142,6 @@ impl Runner {
         self.stager.stage(action.input_root, options).await
     }
 
-    async fn execute(
-        &self,
-        spec: SandboxSpec,
-        timeout: Option<Duration>,
-        streams: &Streams,
-        job: &Job,
-        timeline: &mut Timeline,
-    ) -> Result<Ended, Error> {
-        let (stdout, stderr) = streams
-            .for_command()
-            .map_err(|error| scratch(&self.scratch_dir, error))?;
-        let mut running = self.sandbox.start(spec, stdout, stderr).await.map_err(sandbox_error)?;
-        let end = tokio::select! {
-            finished = running.wait() => Some(finished.map_err(sandbox_error)?),
-            () = sleep_for(timeout) => None,
-            () = job.assignment.cancelled.cancelled() => {
-                kill(running).await?;
-                return Err(Error::new(ErrorKind::Cancelled, "the operation was cancelled"));
-            }
-        };
-        let Some(finished) = end else {
-            let timeout = timeout.expect("only a timeout ends the sleep");
-            kill(running).await?;
-            timeline.executed(timeout);
-            return Ok(Ended::TimedOut(timeout));
-        };
-        timeline.executed(finished.wall);
-        match finished.outcome {
-            Outcome::Exited { code, .. } => Ok(Ended::Exited(code)),
-            Outcome::NotStarted { message } => Err(Error::invalid_argument(format!(
-                "the command cannot be started in its input root, which is all that it sees: {message}"
-            ))),
-            Outcome::Killed => Err(Error::new(
-                ErrorKind::Unavailable,
-                "the sandbox was killed from outside",
-            )),
-        }
-    }
-
     async fn respond(
         &self,
         action: &LoadedAction,
@@ -182,68 +150,24 @@ impl Runner {
     ) -> Result<ExecuteResponse, Error> {
         let mut response = ExecuteResponse {
             status: Some(ok()),
+            message: ended.message,
             ..ExecuteResponse::default()
         };
-        match ended {
-            Ended::TimedOut(timeout) => {
+        match ended.how {
+            How::TimedOut(timeout) => {
                 let reason = format!(
                     "the command was killed after its timeout of {} s",
                     timeout.as_secs_f64()
                 );
                 response.status = Some(Error::new(ErrorKind::DeadlineExceeded, reason).to_status());
             }
-            Ended::Exited(_) => {
+            How::Exited(_) => {
                 let kept = self.cache.put_executed(action, &result).await?;
                 tracing::debug!(action = %action.digest, result.exit_code, kept, "an action ran to its end");
             }
         }
         response.result = Some(result);
         Ok(response)
-    }
-}
-
-fn sandbox_spec(action: &LoadedAction, staged: &dyn StagedRoot, slot: Slot) -> Result<SandboxSpec, Error> {
-    let environment = Environment::of(&action.platform)?;
-    let identity = slot.identity(environment.uid, environment.gid);
-    let root = match staged.mount() {
-        Some(mount) => Root::Mount(mount.try_clone_to_owned().map_err(duplicating)?),
-        None => Root::Path(staged.path().to_owned()),
-    };
-    let mut spec = SandboxSpec::new(root, identity, action.arguments.iter());
-    let variables = action.environment.iter();
-    spec.environment = variables
-        .map(|variable| (variable.name.clone().into(), variable.value.clone().into()))
-        .collect();
-    spec.working_directory = Path::new("/").join(action.working_directory.as_str());
-    let access = staged.access();
-    spec.read_only = access.root_read_only;
-    spec.subtrees = access.subtrees.iter().map(subtree).collect();
-    spec.network = environment.network;
-    spec.personality = environment.personality;
-    Ok(spec)
-}
-
-fn subtree(part: &rootcellar_stage::Subtree) -> Subtree {
-    Subtree {
-        path: part.path.clone(),
-        read_only: part.read_only,
-    }
-}
-
-fn duplicating(error: std::io::Error) -> Error {
-    rootcellar_store::Error::io("run", "duplicating the descriptor of a root", error).into()
-}
-
-/// Kills a sandbox, and returns when all its processes are gone.
-async fn kill(mut running: Running) -> Result<(), Error> {
-    running.kill();
-    running.wait().await.map(drop).map_err(sandbox_error)
-}
-
-async fn sleep_for(timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -265,13 +189,4 @@ fn ok() -> rootcellar_proto::rpc::Status {
 
 fn scratch(dir: &Path, error: std::io::Error) -> Error {
     rootcellar_store::Error::io("run", format!("making files in {}", dir.display()), error).into()
-}
-
-fn sandbox_error(error: SandboxError) -> Error {
-    let kind = match error.kind() {
-        SandboxErrorKind::Unfit => ErrorKind::InvalidArgument,
-        SandboxErrorKind::Machine => ErrorKind::Internal,
-        SandboxErrorKind::Lost => ErrorKind::Unavailable,
-    };
-    Error::new(kind, "the sandbox").caused_by(error)
 }

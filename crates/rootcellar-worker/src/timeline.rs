@@ -1,10 +1,12 @@
 //! When each part of an action's run took place, in the API's words.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prost_types::Timestamp;
+use prost_types::{Any, Timestamp};
 use rootcellar_proto::reapi::ExecutedActionMetadata;
+use rootcellar_proto::usage::ResourceUsage;
 use rootcellar_store::Clock;
 
 /// Fills in an [`ExecutedActionMetadata`] as the run goes on. Its times never go backwards, though the clock may.
@@ -51,6 +53,12 @@ impl Timeline {
         self.metadata.virtual_execution_duration = ran.try_into().ok();
     }
 
+    /// What all processes of the command have used.
+    pub(crate) fn used(&mut self, usage: &ResourceUsage) {
+        let usage = Any::from_msg(usage).expect("a message without required fields can be encoded");
+        self.metadata.auxiliary_metadata = vec![usage];
+    }
+
     pub(crate) fn uploading_outputs(&mut self) {
         self.metadata.output_upload_start_timestamp = self.now();
     }
@@ -70,9 +78,63 @@ impl Timeline {
         self.metadata
     }
 
+    /// What each part took, for a log.
+    pub(crate) fn parts(&self) -> Parts {
+        let metadata = &self.metadata;
+        let between = |begin: &Option<Timestamp>, end: &Option<Timestamp>| {
+            let time = |timestamp: &Option<Timestamp>| SystemTime::try_from((*timestamp)?).ok();
+            time(end)?.duration_since(time(begin)?).ok()
+        };
+        Parts {
+            waited: between(&metadata.queued_timestamp, &metadata.worker_start_timestamp),
+            staged: between(
+                &metadata.input_fetch_start_timestamp,
+                &metadata.input_fetch_completed_timestamp,
+            ),
+            sandboxed: between(
+                &metadata.execution_start_timestamp,
+                &metadata.execution_completed_timestamp,
+            ),
+            ran: metadata.virtual_execution_duration.and_then(|ran| ran.try_into().ok()),
+            captured: between(
+                &metadata.output_upload_start_timestamp,
+                &metadata.output_upload_completed_timestamp,
+            ),
+        }
+    }
+
     fn now(&mut self) -> Option<Timestamp> {
         self.latest = self.latest.max(self.clock.now());
         Some(self.latest.into())
+    }
+}
+
+/// What each part of a run took, as far as it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    waited: Option<Duration>,
+    staged: Option<Duration>,
+    /// The sandbox's own making and ending included.
+    sandboxed: Option<Duration>,
+    ran: Option<Duration>,
+    captured: Option<Duration>,
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("waited", self.waited),
+            ("staged", self.staged),
+            ("sandbox", self.sandboxed),
+            ("of that ran", self.ran),
+            ("captured", self.captured),
+        ];
+        let known = parts.into_iter().filter_map(|(name, time)| Some((name, time?)));
+        for (number, (name, time)) in known.enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{name} {:.1} ms", time.as_secs_f64() * 1e3)?;
+        }
+        Ok(())
     }
 }
 

@@ -234,6 +234,10 @@ The configuration file holds the same settings:
   default_timeout_seconds = 21600  # of actions that set none
   max_timeout_seconds = 86400      # actions that ask for more are refused
   stager = \"overlay\"             # or \"copy\"; without this line, the best that works here
+  action_disk = \"50GiB\"          # what an action may write to its root; without this line, as much as max_size
+  action_memory = \"8GiB\"         # of all its processes together; without this line, what there is
+  action_processes = 10000       # processes and threads
+  action_cpus = 2.0              # processors; without this line, what there is
   abandon_after_seconds = 60       # actions whose client went away are cancelled after that
 
   [platform]            # further properties that actions may ask of the workers here

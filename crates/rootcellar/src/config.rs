@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rootcellar_digest::DigestFunction;
+use rootcellar_worker::ResourceLimits;
 use serde::Deserialize;
 
 use crate::cli;
@@ -22,6 +23,8 @@ const DEFAULT_ABANDON_AFTER: Duration = Duration::from_secs(60);
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Longer than clients trust what they were told at the begin of a build.
 const DEFAULT_MIN_LIFETIME: Duration = Duration::from_hours(3);
+/// More than any build has at once, and far less than the machine can have.
+const DEFAULT_PROCESSES: u64 = 10_000;
 const DEFAULT_SCRUB_RATE: Size = Size(8 << 20);
 const DEFAULT_TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
@@ -36,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) allow_network: bool,
     /// How input roots become directories; `None` is the best that works here.
     pub(crate) stager: Option<StagerKind>,
+    /// What each action may use.
+    pub(crate) limits: ResourceLimits,
     pub(crate) digest_functions: Vec<DigestFunction>,
     /// How a new store lays blobs out; `None` leaves it to the default. A store that is there keeps its own.
     pub(crate) layout: Option<Layout>,
@@ -112,6 +117,10 @@ struct File {
     execution: Option<bool>,
     allow_network: Option<bool>,
     stager: Option<StagerKind>,
+    action_disk: Option<Size>,
+    action_memory: Option<Size>,
+    action_processes: Option<u64>,
+    action_cpus: Option<f64>,
     insecure: Option<bool>,
     digest_functions: Option<Vec<String>>,
     layout: Option<Layout>,
@@ -128,7 +137,7 @@ struct File {
 }
 
 /// The fields of [`File`], for the suggestion when a key is misspelled.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 23] = [
     "listen",
     "dir",
     "max_size",
@@ -136,6 +145,10 @@ const KEYS: [&str; 19] = [
     "execution",
     "allow_network",
     "stager",
+    "action_disk",
+    "action_memory",
+    "action_processes",
+    "action_cpus",
     "insecure",
     "digest_functions",
     "layout",
@@ -165,6 +178,8 @@ impl Config {
 
     fn merge(options: &cli::Serve, file: File) -> anyhow::Result<Self> {
         let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+        let max_size = options.max_size.or(file.max_size).unwrap_or(DEFAULT_MAX_SIZE);
+        let limits = limits(&file, max_size)?;
         let seconds = |value: Option<u64>, default| value.map_or(default, Duration::from_secs);
         Ok(Self {
             listen: options.listen.or(file.listen).unwrap_or(local),
@@ -173,7 +188,7 @@ impl Config {
                 .clone()
                 .or(file.dir)
                 .unwrap_or_else(|| PathBuf::from("rootcellar-data")),
-            max_size: options.max_size.or(file.max_size).unwrap_or(DEFAULT_MAX_SIZE),
+            max_size,
             workers: match options.workers.or(file.workers) {
                 Some(0) => bail!("workers: at least one is needed; execution = false runs none"),
                 Some(workers) => workers.try_into()?,
@@ -182,6 +197,7 @@ impl Config {
             execution: !options.no_execution && file.execution.unwrap_or(true),
             allow_network: options.allow_network || file.allow_network.unwrap_or(false),
             stager: options.stager.or(file.stager),
+            limits,
             digest_functions: digest_functions(file.digest_functions)?,
             layout: options.layout.or(file.layout),
             durability: file.durability.unwrap_or(Durability::Interval),
@@ -222,6 +238,19 @@ impl File {
         }
         Ok(toml::from_str(text)?)
     }
+}
+
+/// Outputs that do not fit into the store are of no use: so much may be written unless something else is said.
+fn limits(file: &File, max_size: Size) -> anyhow::Result<ResourceLimits> {
+    if file.action_cpus.is_some_and(|cpus| !(cpus.is_finite() && cpus > 0.0)) {
+        bail!("action_cpus: more than 0");
+    }
+    Ok(ResourceLimits {
+        disk_bytes: Some(file.action_disk.unwrap_or(max_size).0),
+        memory_bytes: file.action_memory.map(|size| size.0),
+        processes: Some(file.action_processes.unwrap_or(DEFAULT_PROCESSES)),
+        cpus: file.action_cpus,
+    })
 }
 
 fn sync_interval(ms: Option<u64>) -> anyhow::Result<Duration> {

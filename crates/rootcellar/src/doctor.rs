@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rootcellar_worker::sandbox::{ProbedPart, Sandbox};
+use rootcellar_worker::{Cgroups, ResourceLimits};
 
 use crate::{cli, stagers};
 
@@ -11,8 +12,13 @@ use crate::{cli, stagers};
 pub(crate) async fn run(options: cli::Doctor) -> anyhow::Result<ExitCode> {
     let sandbox = Sandbox::of_this_program();
     let parts = sandbox.probe().await?;
+    let cgroups = Cgroups::find(ResourceLimits::default());
     let overlay = stagers::probe(existing(&options.dir), &sandbox).await;
-    show(&parts, overlay.err().map(|reason| reason.to_string()).as_deref());
+    show(
+        &parts,
+        overlay.err().map(|reason| reason.to_string()).as_deref(),
+        &cgroups,
+    );
     Ok(if parts.iter().all(|part| part.failure.is_none()) {
         ExitCode::SUCCESS
     } else {
@@ -28,7 +34,7 @@ fn existing(dir: &Path) -> &Path {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
-fn show(parts: &[ProbedPart], overlay: Option<&str>) {
+fn show(parts: &[ProbedPart], overlay: Option<&str>, cgroups: &Cgroups) {
     println!("sandbox: what an action runs in");
     for part in parts {
         line(&part.name, part.failure.as_deref());
@@ -36,6 +42,13 @@ fn show(parts: &[ProbedPart], overlay: Option<&str>) {
     println!("stagers: how an input root becomes a directory; the first that works is used");
     line("overlay: mounted, nothing is copied", overlay);
     line("copy: every file is copied", None);
+    println!("control groups: what bounds and counts all processes of an action together");
+    for (controller, found) in cgroups.controllers() {
+        match found {
+            Ok(version) => line(&format!("{controller}: {version}"), None),
+            Err(reason) => line(&controller.to_string(), Some(reason)),
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]

@@ -27,7 +27,7 @@ use crate::capture::{Capture, CaptureLimits};
 use crate::furnish::furnish;
 use crate::stage_dir::{Room, StageDir};
 use crate::write::{blocking, io_error, staging};
-use crate::{Access, Captured, StageOptions, StagedRoot};
+use crate::{Access, Captured, StageOptions, StagedRoot, usage};
 
 /// How often it is tried to make an overlay read-only, and how long in between. What still writes after all processes are gone is work
 /// that the kernel finishes for them, within some 60 ms.
@@ -150,6 +150,15 @@ impl StagedRoot for OverlayRoot {
 
     fn access(&self) -> &Access {
         &self.image.access
+    }
+
+    async fn written_bytes(&self, enough: u64) -> Result<u64, Error> {
+        let upper = self.upper.clone();
+        blocking(move || usage::written_bytes(&upper, enough)).await
+    }
+
+    fn disk_room(&self) -> Result<(u64, u64), Error> {
+        usage::disk_room(&self.upper)
     }
 
     async fn capture(&self, outputs: &Outputs) -> Result<Captured, Error> {

@@ -205,6 +205,8 @@ fn set_limits(limits: &Limits) -> Result<(), Failure> {
     let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let open_files = limits.open_files.min(hard(Resource::Nofile));
     let stack = hard(Resource::Stack);
+    // What was inherited cannot be raised.
+    let both = |resource, bound: Option<u64>| bound.map(|bound| bound.min(hard(resource))).map(|bound| (bound, bound));
     let bounds = [
         (Resource::Core, Some((CORE_BYTES, CORE_BYTES))),
         (Resource::Stack, Some((STACK_BYTES_AT_START.min(stack), stack))),
@@ -212,8 +214,9 @@ fn set_limits(limits: &Limits) -> Result<(), Failure> {
             Resource::Nofile,
             Some((OPEN_FILES_AT_START.min(open_files), open_files)),
         ),
-        (Resource::Nproc, limits.processes.map(|count| (count, count))),
-        (Resource::Fsize, limits.file_bytes.map(|bytes| (bytes, bytes))),
+        (Resource::Nproc, both(Resource::Nproc, limits.processes)),
+        (Resource::Data, both(Resource::Data, limits.data_bytes)),
+        (Resource::Fsize, both(Resource::Fsize, limits.file_bytes)),
     ];
     for (resource, bound) in bounds {
         if let Some((soft, hard)) = bound {

@@ -180,6 +180,7 @@ fn encode_limits(out: &mut Encoder, limits: &Limits) {
     out.u64(limits.open_files);
     out.optional_u64(limits.processes);
     out.optional_u64(limits.file_bytes);
+    out.optional_u64(limits.data_bytes);
     out.u32(limits.oom_score_adj.into());
 }
 
@@ -190,6 +191,7 @@ fn decode_limits(input: &mut Decoder<'_>) -> io::Result<Limits> {
         open_files: input.u64()?,
         processes: input.optional_u64()?,
         file_bytes: input.optional_u64()?,
+        data_bytes: input.optional_u64()?,
         oom_score_adj: u16::try_from(input.u32()?).map_err(|_| malformed("score above 65535"))?,
     })
 }
@@ -280,6 +282,7 @@ mod tests {
         spec.network = Network::Host;
         spec.personality = Personality::Bits32;
         spec.limits.processes = Some(7);
+        spec.limits.data_bytes = Some(8);
         spec.cgroups = vec!["/sys/fs/cgroup/x/cgroup.procs".into()];
         spec
     }

@@ -140,6 +140,8 @@ pub struct Limits {
     pub processes: Option<u64>,
     /// The largest file that can be written, if bounded.
     pub file_bytes: Option<u64>,
+    /// The most private memory that a process can have, if bounded (`RLIMIT_DATA`): where no control group bounds them all.
+    pub data_bytes: Option<u64>,
     /// How willingly the kernel kills the command when memory runs out, from 0 to 1000. The server should outlive
     /// what an action does to the machine.
     pub oom_score_adj: u16,
@@ -153,6 +155,7 @@ impl Default for Limits {
             open_files: 524_288,
             processes: None,
             file_bytes: None,
+            data_bytes: None,
             oom_score_adj: 500,
         }
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use rootcellar_scheduler::{Dispatcher, MonotonicClock, Offer, Policy};
 use rootcellar_stage::Stager;
 use rootcellar_worker::sandbox::Sandbox;
-use rootcellar_worker::{Runner, Workers};
+use rootcellar_worker::{Cgroups, Controller, Runner, Workers};
 use tokio::task::JoinHandle;
 
 use super::{Storage, action_limits};
@@ -36,6 +36,7 @@ impl Execution {
         };
         let dispatcher = Dispatcher::new(policy, Arc::new(MonotonicClock::start()));
         let sandbox = Sandbox::of_this_program();
+        let cgroups = find_cgroups(config);
         let stager = stagers::open(config, storage.blobs.clone(), &sandbox).await?;
         let runner = Arc::new(Runner {
             store: storage.blobs.clone(),
@@ -45,6 +46,7 @@ impl Execution {
             clock: storage.clock.clone(),
             scratch_dir: stagers::dir(&config.dir),
             action_limits: action_limits(config),
+            cgroups,
         });
         let count = u32::try_from(config.workers).context("workers")?;
         let workers = Workers::start(&dispatcher, &runner, &offer, &host_name(), count).await?;
@@ -73,6 +75,28 @@ impl Execution {
         self.workers.join().await;
         self.time_keeper.abort();
     }
+}
+
+/// What is asked for and cannot be bounded for all processes of an action together is said once, here.
+fn find_cgroups(config: &Config) -> Cgroups {
+    let limits = &config.limits;
+    let asked = |controller| match controller {
+        Controller::Memory => limits.memory_bytes.is_some(),
+        Controller::Processes => limits.processes.is_some(),
+        Controller::Cpu => limits.cpus.is_some(),
+    };
+    let instead = |controller| match controller {
+        Controller::Memory => "each process is bounded by itself",
+        Controller::Processes => "all processes of a worker's user are bounded together",
+        Controller::Cpu => "it is not bounded",
+    };
+    let cgroups = Cgroups::find(limits.clone());
+    for (controller, found) in cgroups.controllers() {
+        if let (true, Err(reason)) = (asked(controller), found) {
+            tracing::warn!(%controller, reason, "no control group bounds what an action uses: {}", instead(controller));
+        }
+    }
+    cgroups
 }
 
 fn offer(config: &Config) -> Offer {
