@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod difference;
+mod hostile;
 mod images;
 mod leaks;
 mod namespaces;
