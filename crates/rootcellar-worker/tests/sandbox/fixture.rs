@@ -176,6 +176,11 @@ impl Started {
     }
 }
 
+/// Runs a command to its end in a sandbox that can be built, beside other things.
+pub(crate) async fn end_of(spec: SandboxSpec) -> Ran {
+    start(spec).await.end().await.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Runs a command to its end in a sandbox that can be built.
 pub(crate) fn run(spec: SandboxSpec) -> Ran {
     try_run(spec).unwrap_or_else(|error| panic!("{error}"))

@@ -18,6 +18,7 @@ mod kernel_files;
 mod lifetime;
 mod limits;
 mod processes;
+mod staged_overlay;
 mod system_calls;
 mod trial;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         kernel_files::CLAIMS,
         lifetime::CLAIMS,
         limits::CLAIMS,
+        staged_overlay::CLAIMS,
         system_calls::CLAIMS,
     ])
 }
