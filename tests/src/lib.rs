@@ -21,5 +21,5 @@ pub use command::{Finished, Running};
 pub use command_line::CommandLine;
 pub use host::{process_with_argument, wait_until};
 pub use project::Project;
-pub use requirement::{BstProgram, ServerProgram, need};
+pub use requirement::{BstProgram, DebianRoot, ServerProgram, need};
 pub use server::{Server, ServerOptions};

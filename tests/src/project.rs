@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::requirement::static_busybox;
+use crate::requirement::{DebianRoot, static_busybox};
 
 /// A private copy of a project.
 #[derive(Debug)]
@@ -37,6 +37,28 @@ impl Project {
         );
         make_base(&busybox, &directory.path().join("files/base"));
         Ok(Self { directory })
+    }
+
+    /// Copies the project `name`, and gives it a base element that imports a Debian root.
+    ///
+    /// # Panics
+    ///
+    /// When the copy cannot be made.
+    #[must_use]
+    pub fn on_debian(name: &str, root: &DebianRoot) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        copy_tree(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("projects").join(name),
+            directory.path(),
+        );
+        let project = Self { directory };
+        let sum = Command::new("sha256sum").arg(&root.0).output().expect("sha256sum runs");
+        let sum = String::from_utf8(sum.stdout).expect("a digest is plain text");
+        let sum = sum.split_whitespace().next().expect("sha256sum says something");
+        let archive = root.0.display();
+        let source = format!("- kind: tar\n  base-dir: ''\n  url: file://{archive}\n  ref: {sum}\n");
+        project.write("elements/base.bst", &format!("kind: import\n\nsources:\n{source}"));
+        project
     }
 
     /// Where the project lies.

@@ -75,6 +75,25 @@ impl BstProgram {
     }
 }
 
+/// The archive of a Debian system with a C compiler.
+#[derive(Clone, Debug)]
+pub struct DebianRoot(pub(crate) PathBuf);
+
+impl DebianRoot {
+    /// Finds the archive: `ROOTCELLAR_DEBIAN_ROOT`, else the one that `cargo xtask setup` made.
+    ///
+    /// # Errors
+    ///
+    /// The sentence that tells how to get one.
+    pub fn find() -> Result<Self, String> {
+        let path = match env::var_os("ROOTCELLAR_DEBIAN_ROOT") {
+            Some(path) => PathBuf::from(path),
+            None => target_directory()?.join("debian-root.tar"),
+        };
+        existing(path, "cargo xtask setup").map(Self)
+    }
+}
+
 /// Finds a busybox that runs in a root of its own: one without an interpreter to load.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! What is checked: the text of the code, each crate by itself, and the whole with real clients.
 
-use crate::buildstream;
 use crate::stage::{Stages, run};
 use crate::workspace::{cargo, server};
+use crate::{buildstream, debian};
 
 /// Formatting, clippy and documentation, each without a warning.
 pub(crate) fn lint(stages: &mut Stages) -> Result<(), String> {
@@ -40,7 +40,8 @@ pub(crate) fn end_to_end(stages: &mut Stages, filter: &[String]) -> Result<(), S
         let mut test = cargo(&["test", "--package", "rootcellar-tests", "--"]);
         test.args(filter)
             .env("ROOTCELLAR_BIN", server())
-            .env("ROOTCELLAR_BST", buildstream::bst());
+            .env("ROOTCELLAR_BST", buildstream::bst())
+            .env("ROOTCELLAR_DEBIAN_ROOT", debian::root());
         run(&mut test)
     })
 }

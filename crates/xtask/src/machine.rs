@@ -38,23 +38,20 @@ const TEST_PACKAGES: &[Package] = &[
         is_there: || answers("tar", &["--version"]),
     },
     Package {
+        name: "mmdebstrap",
+        is_there: || answers("mmdebstrap", &["--version"]),
+    },
+    Package {
         name: "erofs-utils",
         is_there: || answers("fsck.erofs", &["--help"]),
     },
 ];
 
-/// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox whose files come through FUSE, and
-/// the base system of the tests is put together from Debian packages.
-const UPSTREAM_PACKAGES: &[Package] = &[
-    Package {
-        name: "fuse3",
-        is_there: || answers("fusermount3", &["--version"]),
-    },
-    Package {
-        name: "mmdebstrap",
-        is_there: || answers("mmdebstrap", &["--version"]),
-    },
-];
+/// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox whose files come through FUSE.
+const UPSTREAM_PACKAGES: &[Package] = &[Package {
+    name: "fuse3",
+    is_there: || answers("fusermount3", &["--version"]),
+}];
 
 /// Installs the packages that `cargo xtask test` needs and the machine lacks.
 pub(crate) fn install_packages() -> Result<(), String> {

@@ -11,6 +11,7 @@
 
 mod buildstream;
 mod checks;
+mod debian;
 mod machine;
 mod stage;
 mod upstream;
@@ -28,7 +29,7 @@ Usage: cargo xtask TASK [ARGUMENTS]
 
 Tasks:
   test              Set up, lint, build and run every test: the whole of what CI does
-  setup             Install what the tests need: Debian packages (as root) and BuildStream in a venv below target/
+  setup             Install what the tests need: Debian packages (as root), BuildStream in a venv and a Debian root below target/
   lint              Check the formatting, clippy and the documentation, all without warnings
   unit              Run the tests of every crate: unit, conformance, property, simulation
   e2e [ARGUMENTS]   Build the server and run the end-to-end tests; ARGUMENTS go to the test runner
@@ -82,7 +83,8 @@ fn help() -> Result<(), String> {
 
 fn setup(stages: &mut Stages) -> Result<(), String> {
     stages.run("setup: Debian packages", machine::install_packages)?;
-    stages.run("setup: BuildStream", buildstream::install)
+    stages.run("setup: BuildStream", buildstream::install)?;
+    stages.run("setup: a Debian root", debian::make_root)
 }
 
 fn test(stages: &mut Stages) -> Result<(), String> {

@@ -8,6 +8,7 @@
 
 mod building;
 mod caching;
+mod debian;
 mod failing;
 mod names;
 mod refusing;

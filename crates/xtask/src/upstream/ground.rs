@@ -1,13 +1,14 @@
 //! What upstream's tests stand on: pytest, the source distribution, and a base system.
 //!
 //! The tests build in a small Linux that upstream keeps on a web server of its own. In its place stands one made of
-//! Debian packages by `mmdebstrap`, which takes the repositories that this machine's apt is configured with.
+//! Debian packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::buildstream::{VERSION, is_complete, make_environment};
+use crate::debian;
 use crate::stage::{output, run};
 use crate::workspace::{root, target_directory};
 
@@ -24,9 +25,6 @@ const PYTHON_PACKAGES: &[&str] = &[
 
 /// What the tests build with: upstream's base has the same.
 const BASE_PACKAGES: &str = "tcc,libc6-dev,make,autoconf,automake,python3-minimal";
-
-/// Where apt may keep the list of its repositories on a Debian 12.
-const APT_SOURCES: &[&str] = &["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
 
 /// The suites' directories, and what every element that fetches upstream's base system says.
 const SUITES: &[&str] = &["tests/integration", "tests/remotecache", "tests/remoteexecution"];
@@ -99,26 +97,7 @@ impl Ground {
 
     /// Packs a system with a shell, a compiler and the autotools, once.
     pub(crate) fn make_base_system(&self) -> Result<(), String> {
-        if self.base().exists() {
-            println!("the base system is {}", self.base().display());
-            return Ok(());
-        }
-        let lists: Vec<_> = APT_SOURCES
-            .iter()
-            .filter(|path| names_a_repository(Path::new(path)))
-            .collect();
-        if lists.is_empty() {
-            return Err(format!("none of {} names a repository", APT_SOURCES.join(", ")));
-        }
-        let unfinished = self.directory.join("unfinished.tar");
-        let mut mmdebstrap = Command::new("mmdebstrap");
-        mmdebstrap.args(["--quiet", "--variant=essential", "--skip=output/dev"]);
-        mmdebstrap.arg(format!("--include={BASE_PACKAGES}"));
-        for unused in ["doc", "info", "locale", "man"] {
-            mmdebstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unused}/*"));
-        }
-        run(mmdebstrap.arg("bookworm").arg(&unfinished).args(lists))?;
-        fs::rename(&unfinished, self.base()).map_err(|error| format!("{}: {error}", self.base().display()))
+        debian::make(&self.base(), BASE_PACKAGES, debian::FOR_PEOPLE)
     }
 
     /// Changes the tests where they depend on upstream's own base system, and lets the integration tests build
@@ -177,12 +156,6 @@ impl Ground {
     fn write(&self, path: &str, text: &str) -> Result<(), String> {
         fs::write(self.tests().join(path), text).map_err(|error| format!("{path}: {error}"))
     }
-}
-
-fn names_a_repository(list: &Path) -> bool {
-    let text = fs::read_to_string(list).unwrap_or_default();
-    text.lines()
-        .any(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
 }
 
 /// The element files below `directories` whose text holds `mark`.
