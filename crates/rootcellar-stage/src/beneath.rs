@@ -16,9 +16,6 @@ use rustix::io::{Errno, Result};
 
 use crate::attributes::Attributes;
 
-/// What overlayfs marks such directories with. An action cannot: it has no right to attributes of this kind.
-const OPAQUE: &str = "trusted.overlay.opaque";
-
 /// A directory, and the operations that stay beneath it.
 ///
 /// Paths are relative to it, with `/` between the segments; the empty path is the directory itself.
@@ -63,11 +60,6 @@ impl Beneath {
         Ok(Self {
             root: rustix::fs::openat(CWD, path, flags, Mode::empty())?,
         })
-    }
-
-    /// Takes a directory that is open.
-    pub(crate) fn at(root: OwnedFd) -> Self {
-        Self { root }
     }
 
     /// Opens the directory at `path`. Links on the way, and at its end, lead where they lead for a process inside the root.
@@ -174,11 +166,11 @@ impl Beneath {
         Ok(rustix::fs::renameat(&parent, name, CWD, to)?)
     }
 
-    /// Whether overlayfs has marked the directory at `path` as one that hides what is below it.
-    pub(crate) fn is_opaque(&self, path: &str) -> Result<bool> {
+    /// Whether overlayfs has marked the directory at `path` with an attribute.
+    pub(crate) fn is_marked(&self, path: &str, attribute: &str) -> Result<bool> {
         let mut value = [0; 2];
         let directory = self.open_dir(path)?;
-        match rustix::fs::fgetxattr(&directory, OPAQUE, &mut value) {
+        match rustix::fs::fgetxattr(&directory, attribute, &mut value) {
             Ok(len) => Ok(&value[..len] == b"y"),
             Err(Errno::NODATA) => Ok(false),
             Err(error) => Err(error),

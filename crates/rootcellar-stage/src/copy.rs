@@ -16,14 +16,13 @@ use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_reapi::{Error, InputTree, Outputs};
 use rootcellar_store::{Leased, LocalStore};
 
-use crate::attributes::Attributes;
 use crate::beneath::Beneath;
 use crate::capture::{Capture, CaptureLimits};
-use crate::furnish::{furnish, missing_mount_points};
+use crate::furnish::{furnish, make_mount_points, missing_mount_points};
 use crate::stage_dir::{Room, StageDir};
 use crate::usage;
-use crate::write::{Writer, blocking, io_error, staging};
-use crate::{Access, Captured, Owner, StageOptions, StagedRoot, Stager, StagerOptions};
+use crate::write::{PAGE_BYTES, Writer, blocking, io_error};
+use crate::{Access, Captured, StageOptions, StagedRoot, Stager, StagerOptions};
 
 /// Stages by copying every file out of a local store.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ impl CopyStager {
     pub fn open(store: Arc<dyn LocalStore>, dir: impl Into<PathBuf>, options: StagerOptions) -> Result<Self, Error> {
         Ok(Self {
             store,
-            dir: StageDir::open(dir.into())?,
+            dir: StageDir::open(&dir.into())?,
             options,
         })
     }
@@ -80,7 +79,7 @@ impl Stager for CopyStager {
             staged_bytes: 0,
         };
         let writer = Writer::new(self.store.clone(), root_dir.clone(), &tree, options.owner);
-        staged.staged_bytes = writer.bytes();
+        staged.staged_bytes = Writer::sizes(&tree, |_| false).pages * PAGE_BYTES;
         writer.write_content().await?;
         drop(lease);
         blocking(move || {
@@ -91,16 +90,6 @@ impl Stager for CopyStager {
         writer.finish_directories().await?;
         Ok(Box::new(staged))
     }
-}
-
-fn make_mount_points(root: &Beneath, names: &[&str], owner: Owner) -> Result<(), Error> {
-    for name in names {
-        root.make_dir(name)
-            .and_then(|()| root.own(name, owner))
-            .and_then(|()| root.set_attributes(name, Attributes::of_made_directory()))
-            .map_err(|error| staging(name, error))?;
-    }
-    Ok(())
 }
 
 /// A staged copy.
@@ -148,6 +137,7 @@ impl StagedRoot for CopiedRoot {
         let capture = Capture {
             upper: self.root.clone(),
             lower: None,
+            opaque: "",
             // Nothing keeps a descriptor that has escaped from writing.
             is_final: false,
             hidden: self.hidden.clone(),

@@ -31,6 +31,17 @@ pub(crate) fn missing_mount_points(
     Ok(missing)
 }
 
+/// Makes mount points in a root that lacks them.
+pub(crate) fn make_mount_points(root: &Beneath, names: &[&str], owner: Owner) -> Result<(), Error> {
+    for name in names {
+        root.make_dir(name)
+            .and_then(|()| root.own(name, owner))
+            .and_then(|()| root.set_attributes(name, Attributes::of_made_directory()))
+            .map_err(|error| staging(name, error))?;
+    }
+    Ok(())
+}
+
 /// Checks and makes what `options` want of a staged root.
 pub(crate) fn furnish(root: &Beneath, options: &StageOptions) -> Result<(), Error> {
     check_working_directory(root, &options.working_directory)?;

@@ -24,7 +24,8 @@ pub use beneath::Owner;
 pub use capture::{CaptureLimits, Captured, read_tree};
 pub use copy::CopyStager;
 pub use overlay::{
-    ImageLimits, ImageStatistics, OverlayOptions, OverlayStager, OverlayUnavailable, UserNamespaces, probe_overlay,
+    ImageLimits, ImageStatistics, Means, MountHelper, OverlayOptions, OverlayStager, OverlayUnavailable,
+    UserNamespaces, probe_overlay, serve_mounts,
 };
 pub use stager::{StageOptions, StagedRoot, Stager, StagerOptions};
 pub use write::write_tree;

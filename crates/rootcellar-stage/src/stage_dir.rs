@@ -21,9 +21,10 @@ pub(crate) struct StageDir {
 impl StageDir {
     /// Uses `path`, which is made if it is missing, and is this process's alone. What an earlier process left there is removed
     /// in the background.
-    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let leftovers = prepare(&path)
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let leftovers = prepare(path)
             .map_err(|error| io_error(format!("preparing the staging directory {}", path.display()), error))?;
+        let path = std::fs::canonicalize(path).map_err(|error| io_error(path.display().to_string(), error))?;
         let remover = Remover::start().map_err(|error| io_error("starting the thread that removes roots", error))?;
         if !leftovers.is_empty() {
             tracing::info!(

@@ -1,14 +1,16 @@
 //! Writing a tree of a store into an empty directory, file by file.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, Secret};
 use rootcellar_reapi::{Error, InputTree};
 use rootcellar_store::{BlobStore, ByteRange};
+use rustix::fs::XattrFlags;
 
 use crate::Owner;
 use crate::beneath::Beneath;
@@ -16,6 +18,7 @@ use crate::plan::{self, Entry, Node};
 
 /// Files up to this size are fetched many at a time, and held in memory while they are.
 const SMALL_FILE_BYTES: u64 = 64 * 1024;
+pub(crate) const PAGE_BYTES: u64 = 4096;
 const BATCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const BATCH_FILES_MAX: usize = 512;
 
@@ -37,6 +40,15 @@ pub(crate) struct Writer {
     root: Arc<Beneath>,
     entries: Arc<Vec<Entry>>,
     owner: Owner,
+    /// Files whose bytes are found elsewhere.
+    redirects: Arc<HashMap<Digest, String, Secret>>,
+}
+
+/// What files take.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) entries: u64,
+    pub(crate) pages: u64,
 }
 
 impl Writer {
@@ -46,27 +58,58 @@ impl Writer {
             root,
             entries: Arc::new(plan::entries(tree)),
             owner,
+            redirects: Arc::default(),
         }
     }
 
-    /// Bytes of disk that the files take.
-    pub(crate) fn bytes(&self) -> u64 {
-        let sizes = self.entries.iter().map(|entry| match entry.node {
-            Node::File(digest) => digest.size_bytes().next_multiple_of(4096),
-            Node::Directory | Node::Link { .. } => 4096,
-        });
-        sizes.sum()
+    /// Has files lie elsewhere: by digest, at these paths of an overlay's data-only layer.
+    pub(crate) fn redirecting(self, redirects: HashMap<Digest, String, Secret>) -> Self {
+        Self {
+            redirects: Arc::new(redirects),
+            ..self
+        }
+    }
+
+    /// How much a tree takes as files, without the bytes of those that lie `elsewhere`.
+    pub(crate) fn sizes(tree: &InputTree, elsewhere: impl Fn(&Digest) -> bool) -> Sizes {
+        let mut sizes = Sizes::default();
+        for entry in plan::entries(tree) {
+            sizes.entries += 1;
+            sizes.pages += match entry.node {
+                Node::File(digest) if elsewhere(&digest) => 0,
+                Node::File(digest) => digest.size_bytes().div_ceil(PAGE_BYTES),
+                Node::Directory | Node::Link { .. } => 1,
+            };
+        }
+        sizes
     }
 
     /// Makes everything. Directories are still open to all of us, and bear the time of now.
     pub(crate) async fn write_content(&self) -> Result<(), Error> {
         let (root, entries, owner) = (self.root.clone(), self.entries.clone(), self.owner);
-        blocking(move || make_skeleton(&root, &entries, owner)).await?;
+        let redirects = self.redirects.clone();
+        blocking(move || {
+            make_skeleton(&root, &entries, owner)?;
+            let redirected = entries.iter().filter_map(|entry| match entry.node {
+                Node::File(digest) => Some((entry, digest, redirects.get(&digest)?)),
+                _ => None,
+            });
+            for (entry, digest, path) in redirected {
+                let file = make_file(&root, entry, owner)?;
+                redirect(&file, digest.size_bytes(), path).map_err(|error| staging(&entry.path, error))?;
+                finish_file(&root, entry)?;
+            }
+            Ok(())
+        })
+        .await?;
         let mut batch = Batch::default();
         for (index, entry) in self.entries.iter().enumerate() {
             let Node::File(digest) = entry.node else {
                 continue;
             };
+            if self.redirects.contains_key(&digest) {
+                continue;
+            }
             if digest.size_bytes() > SMALL_FILE_BYTES {
                 self.write_large_file(entry, digest).await?;
                 continue;
@@ -179,6 +222,13 @@ fn make_file(root: &Beneath, entry: &Entry, owner: Owner) -> Result<std::fs::Fil
     root.own(&entry.path, owner)
         .map_err(|error| staging(&entry.path, error))?;
     Ok(file)
+}
+
+/// Makes an empty file one whose bytes overlayfs finds elsewhere.
+pub(crate) fn redirect(file: &std::fs::File, size: u64, path: &str) -> rustix::io::Result<()> {
+    rustix::fs::ftruncate(file, size)?;
+    rustix::fs::fsetxattr(file, "user.overlay.metacopy", b"", XattrFlags::empty())?;
+    rustix::fs::fsetxattr(file, "user.overlay.redirect", path.as_bytes(), XattrFlags::empty())
 }
 
 fn finish_file(root: &Beneath, entry: &Entry) -> Result<(), Error> {

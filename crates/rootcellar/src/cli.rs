@@ -233,7 +233,7 @@ The configuration file holds the same settings:
   scrub_rate = \"8MiB\"            # read in a second to find what has rotted; \"0\" reads nothing
   default_timeout_seconds = 21600  # of actions that set none
   max_timeout_seconds = 86400      # actions that ask for more are refused
-  stager = \"overlay\"             # or \"copy\"; without this line, the best that works here
+  stager = \"overlay\"             # or \"overlay-tmpfs\", or \"copy\"; without this line, the best that works here
   action_disk = \"50GiB\"          # what an action may write to its root; without this line, as much as max_size
   action_memory = \"8GiB\"         # of all its processes together; without this line, what there is
   action_processes = 10000       # processes and threads

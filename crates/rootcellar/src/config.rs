@@ -92,10 +92,25 @@ impl Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StagerKind {
-    /// An image over the store's own files, mounted: a root of any size in a millisecond.
+    /// An image over the store's own files, mounted: a root of any size in a millisecond. As root.
     Overlay,
+    /// Small files in memory, the store's own files below, mounted in a user namespace. As anyone.
+    #[serde(rename = "overlay-tmpfs")]
+    #[value(name = "overlay-tmpfs")]
+    OverlayTmpfs,
     /// A copy of every file.
     Copy,
+}
+
+impl StagerKind {
+    /// Its name in settings.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::OverlayTmpfs => "overlay-tmpfs",
+            Self::Copy => "copy",
+        }
+    }
 }
 
 /// What gives way when blobs younger than the least lifetime fill the store.

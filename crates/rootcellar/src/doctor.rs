@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use rootcellar_worker::sandbox::{ProbedPart, Sandbox};
 use rootcellar_worker::{Cgroups, ResourceLimits};
 
+use crate::config::StagerKind;
 use crate::{cli, stagers};
 
 /// Tries everything, and tells what came of it.
@@ -13,12 +14,12 @@ pub(crate) async fn run(options: cli::Doctor) -> anyhow::Result<ExitCode> {
     let sandbox = Sandbox::of_this_program();
     let parts = sandbox.probe().await?;
     let cgroups = Cgroups::find(ResourceLimits::default());
-    let overlay = stagers::probe(existing(&options.dir), &sandbox).await;
-    show(
-        &parts,
-        overlay.err().map(|reason| reason.to_string()).as_deref(),
-        &cgroups,
-    );
+    let mut reasons = Vec::new();
+    for kind in stagers::MOUNTING {
+        let tried = stagers::probe(kind, existing(&options.dir), &sandbox).await;
+        reasons.push((kind, tried.err().map(|reason| reason.to_string())));
+    }
+    show(&parts, &reasons, &cgroups);
     Ok(if parts.iter().all(|part| part.failure.is_none()) {
         ExitCode::SUCCESS
     } else {
@@ -34,13 +35,20 @@ fn existing(dir: &Path) -> &Path {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
-fn show(parts: &[ProbedPart], overlay: Option<&str>, cgroups: &Cgroups) {
+fn show(parts: &[ProbedPart], stagers: &[(StagerKind, Option<String>)], cgroups: &Cgroups) {
     println!("sandbox: what an action runs in");
     for part in parts {
         line(&part.name, part.failure.as_deref());
     }
     println!("stagers: how an input root becomes a directory; the first that works is used");
-    line("overlay: mounted, nothing is copied", overlay);
+    for (kind, reason) in stagers {
+        let what = match kind {
+            StagerKind::Overlay => "mounted by root, nothing is copied",
+            StagerKind::OverlayTmpfs => "mounted in a user namespace, small files are copied to memory once",
+            StagerKind::Copy => "every file is copied",
+        };
+        line(&format!("{}: {what}", kind.name()), reason.as_deref());
+    }
     line("copy: every file is copied", None);
     println!("control groups: what bounds and counts all processes of an action together");
     for (controller, found) in cgroups.controllers() {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use rootcellar_stage::{
-    CopyStager, ImageLimits, OverlayOptions, OverlayStager, OverlayUnavailable, Owner, Stager, StagerOptions,
-    UserNamespaces, probe_overlay,
+    CopyStager, ImageLimits, Means, MountHelper, OverlayOptions, OverlayStager, OverlayUnavailable, Owner, Stager,
+    StagerOptions, UserNamespaces, probe_overlay,
 };
 use rootcellar_store::LocalStore;
 use rootcellar_worker::Slot;
@@ -23,6 +23,9 @@ pub(crate) fn dir(server_dir: &Path) -> PathBuf {
     server_dir.join("stage")
 }
 
+/// Stagers that mount, the best first.
+pub(crate) const MOUNTING: [StagerKind; 2] = [StagerKind::Overlay, StagerKind::OverlayTmpfs];
+
 /// Opens the stager that the configuration names, or the best that works.
 pub(crate) async fn open(
     config: &Config,
@@ -31,39 +34,60 @@ pub(crate) async fn open(
 ) -> anyhow::Result<Arc<dyn Stager>> {
     let dir = dir(&config.dir);
     let kind = match config.stager {
-        Some(StagerKind::Overlay) => {
-            probe(&dir, sandbox).await.context("stager = \"overlay\"")?;
-            StagerKind::Overlay
+        Some(kind) => {
+            probe(kind, &dir, sandbox)
+                .await
+                .with_context(|| format!("stager = {:?}", kind.name()))?;
+            kind
         }
-        Some(StagerKind::Copy) => StagerKind::Copy,
-        None => match probe(&dir, sandbox).await {
-            Ok(()) => StagerKind::Overlay,
-            Err(reason) => {
-                tracing::warn!("input roots are copied, which is slow, since an overlay does not work here: {reason}");
-                StagerKind::Copy
-            }
-        },
+        None => best(&dir, sandbox).await,
     };
     let roots = StagerOptions {
         mount_points: MOUNT_POINTS,
         ..StagerOptions::default()
     };
-    Ok(match kind {
-        StagerKind::Copy => Arc::new(CopyStager::open(store, dir, roots)?),
-        StagerKind::Overlay => {
+    Ok(match means(kind, sandbox) {
+        None => Arc::new(CopyStager::open(store, dir, roots)?),
+        Some(means) => {
             let options = OverlayOptions {
                 roots,
                 images: ImageLimits::default(),
-                namespaces: Arc::new(Namespaces::of(sandbox)),
+                means,
             };
             Arc::new(OverlayStager::open(store, dir, options)?)
         }
     })
 }
 
-/// Tries overlays as the first worker would use them.
-pub(crate) async fn probe(dir: &Path, sandbox: &Sandbox) -> Result<(), OverlayUnavailable> {
-    probe_overlay(dir, &Namespaces::of(sandbox), Slot(0).owner()).await
+async fn best(dir: &Path, sandbox: &Sandbox) -> StagerKind {
+    for kind in MOUNTING {
+        match probe(kind, dir, sandbox).await {
+            Ok(()) => return kind,
+            Err(reason) => tracing::info!("{} does not work here: {reason}", kind.name()),
+        }
+    }
+    tracing::warn!("input roots are copied, which is slow; `rootcellar doctor` tells why nothing better works");
+    StagerKind::Copy
+}
+
+/// Tries a stager as the first worker would use it. Copying always works.
+pub(crate) async fn probe(kind: StagerKind, dir: &Path, sandbox: &Sandbox) -> Result<(), OverlayUnavailable> {
+    match means(kind, sandbox) {
+        Some(means) => probe_overlay(dir, &means, Slot(0).owner()).await,
+        None => Ok(()),
+    }
+}
+
+fn means(kind: StagerKind, sandbox: &Sandbox) -> Option<Means> {
+    match kind {
+        StagerKind::Overlay => Some(Means::Privileged(Arc::new(Namespaces::of(sandbox)))),
+        StagerKind::OverlayTmpfs => {
+            let sandbox = sandbox.clone();
+            let helper = MountHelper::new(move || sandbox.mount_helper().map_err(io::Error::other));
+            Some(Means::Unprivileged(Arc::new(helper)))
+        }
+        StagerKind::Copy => None,
+    }
 }
 
 /// User namespaces that the sandbox's helper makes, one for each worker.
@@ -99,7 +123,7 @@ impl UserNamespaces for Namespaces {
             host_uid: owner.uid,
             host_gid: owner.gid,
         };
-        let made = self.sandbox.user_namespace(identity).await.map_err(io::Error::other)?;
+        let made = self.sandbox.user_namespace(identity).map_err(io::Error::other)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(owner, made.try_clone()?);
         Ok(made)

@@ -18,8 +18,8 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::{Outputs, RelPath};
 use rootcellar_stage::erofs::{self, Attributes, Source, Tree};
 use rootcellar_stage::{
-    CopyStager, ImageLimits, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager, StagerOptions,
-    UserNamespaces,
+    CopyStager, ImageLimits, Means, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager,
+    StagerOptions, UserNamespaces,
 };
 use rootcellar_store::layout::LooseKind;
 use rootcellar_store::{LocalStore as _, Location};
@@ -104,7 +104,8 @@ impl Bench {
     fn new(ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Result<Self, String> {
         let dir = ground.fresh();
         let disk = OpenDisk::open(&dir.path().join("store"), &hybrid().options);
-        let probed = rootcellar_stage::probe_overlay(dir.path(), &NoNamespaces, Owner::ROOT);
+        let means = Means::Privileged(Arc::new(NoNamespaces));
+        let probed = rootcellar_stage::probe_overlay(dir.path(), &means, Owner::ROOT);
         disk.runtime.block_on(probed).map_err(|reason| reason.to_string())?;
         say("staging: making a root");
         let mut root = Root::new(ground.shrunk(FILES), ground.shrunk(DIRECTORIES));
@@ -118,7 +119,7 @@ impl Bench {
         let options = OverlayOptions {
             roots: StagerOptions::default(),
             images: ImageLimits::default(),
-            namespaces: Arc::new(NoNamespaces),
+            means: Means::Privileged(Arc::new(NoNamespaces)),
         };
         OverlayStager::open(self.disk.store.clone(), self.dir.path().join(name), options).expect("a stager opens")
     }

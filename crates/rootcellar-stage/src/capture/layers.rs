@@ -38,6 +38,8 @@ const LINKS_MAX: u32 = 40;
 pub(super) struct Layers<'a> {
     pub(super) upper: &'a Beneath,
     pub(super) lower: Option<&'a Lower>,
+    /// The attribute of directories of the upper layer that hide what is below them.
+    pub(super) opaque: &'static str,
 }
 
 /// A directory of the root.
@@ -178,7 +180,10 @@ impl<'a> Layers<'a> {
         let Some(Node::Directory(node)) = directory.directory.child(name) else {
             return Ok(None);
         };
-        let is_opaque = self.upper.is_opaque(path).map_err(|error| reading(path, error))?;
+        let is_opaque = self
+            .upper
+            .is_marked(path, self.opaque)
+            .map_err(|error| reading(path, error))?;
         Ok((!is_opaque).then(|| lower.directory(&node.digest)))
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Capture {
     pub(crate) upper: Arc<Beneath>,
     /// The tree below it, if it does not have everything.
     pub(crate) lower: Option<Arc<Lower>>,
+    /// The attribute of directories that hide what is below them.
+    pub(crate) opaque: &'static str,
     /// Whether nobody can write to a file of the upper directory any more, so that it can become a blob as it is.
     pub(crate) is_final: bool,
     /// Top-level directories that are there for the sandbox only.
@@ -96,6 +98,7 @@ impl Capture {
             let layers = Layers {
                 upper: &self.upper,
                 lower: self.lower.as_deref(),
+                opaque: self.opaque,
             };
             let run = Run {
                 layers,
@@ -128,6 +131,7 @@ pub async fn read_tree(
         let layers = Layers {
             upper: &root,
             lower: None,
+            opaque: "",
         };
         let walk = Walk {
             layers,

@@ -1,37 +1,41 @@
-//! The image of one input root, mounted: what any number of actions share.
-//!
-//! ```text
-//!   Directories ──walk──> erofs::Tree ──encode──> a file without a name ──mount──> Image
-//!        │                    ▲
-//!        └── files ──lease──> where each lies: a pack is a device, another file is named by its path
-//! ```
+//! The lower layer of one input root, mounted: what any number of actions share.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rootcellar_digest::{Digest, Secret};
-use rootcellar_reapi::tree::TreeDirectory;
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{Lease, LocalStore, Location};
-use rustix::fs::{CWD, Mode, OFlags};
+use rootcellar_store::Lease;
 
 use super::{UserNamespaces, mounts};
 use crate::Owner;
 use crate::access::Access;
-use crate::attributes::Attributes;
 use crate::capture::Lower;
-use crate::erofs::{self, Source, Tree};
 use crate::furnish::missing_mount_points;
 use crate::stage_dir::StageDir;
 use crate::write::io_error;
 
-/// Bytes of a pack between two places that a blob can begin at.
-const SECTOR_BYTES: u64 = 512;
+/// What an image is to show.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) lower: Arc<Lower>,
+    pub(super) access: Access,
+    /// Mount points of the sandbox that the tree does not have.
+    pub(super) hidden: Vec<&'static str>,
+}
+
+impl Shown {
+    /// # Errors
+    /// If the tree cannot be a root with such mount points.
+    pub(super) fn of(tree: InputTree, mount_points: &'static [&'static str]) -> Result<Self, Error> {
+        Ok(Self {
+            hidden: missing_mount_points(&tree, mount_points)?,
+            access: Access::of(&tree, mount_points)?,
+            lower: Arc::new(Lower::new(tree)),
+        })
+    }
+}
 
 /// A mounted image, and what it stands on. As long as it is there, the bytes it shows stay where they are.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ pub(super) struct Image {
     pub(super) access: Access,
     /// Mount points of the sandbox that the tree does not have.
     pub(super) hidden: Vec<&'static str>,
-    /// Bytes that it takes in memory: those of the image, and of the Directories.
+    /// Bytes that it takes in memory: those of the image, and of the tree.
     pub(super) bytes: u64,
     /// The mount, until it is dropped.
     mount: Option<Arc<OwnedFd>>,
@@ -51,38 +55,22 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Makes and mounts the image of a tree whose files are all under `lease`. Blocks.
-    pub(super) fn make(
-        store: &dyn LocalStore,
-        tree: InputTree,
-        lease: Lease,
-        mount_points: &'static [&'static str],
-        dir: &StageDir,
-    ) -> Result<Self, Error> {
-        let hidden = missing_mount_points(&tree, mount_points)?;
-        let access = Access::of(&tree, mount_points)?;
-        let places = Places::of(store, &tree)?;
-        let encoded = erofs::encode(plant(&tree, &places, &hidden));
-        let mount = mount(&encoded, &places.packs, dir.path())?;
-        drop(places);
-        let directories: u64 = tree
-            .directories()
-            .iter()
-            .map(|directory| directory.digest.size_bytes())
-            .sum();
-        Ok(Self {
-            lower: Arc::new(Lower::new(tree)),
+    /// Takes over a mount that shows a tree, all of whose blobs are under `lease`. It takes so many `bytes` of memory.
+    pub(super) fn new(shown: Shown, lease: Lease, (mount, bytes): (OwnedFd, u64), dir: &StageDir) -> Self {
+        let Shown { lower, access, hidden } = shown;
+        Self {
+            bytes: bytes + memory_of(lower.tree()),
+            lower,
             access,
             hidden,
-            bytes: encoded.len() as u64 + directories,
             mount: Some(Arc::new(mount)),
             clones: Mutex::default(),
             lease: Mutex::new((lease, Instant::now())),
             dir: dir.clone(),
-        })
+        }
     }
 
-    /// The mount in which everything belongs to `owner`.
+    /// The mount in which everything belongs to `owner`; `None` if that is so anyway.
     pub(super) async fn owned_by(
         &self,
         owner: Owner,
@@ -100,7 +88,7 @@ impl Image {
         Ok(Some(self.clones().entry(owner).or_insert(clone).clone()))
     }
 
-    /// The mount in which everything belongs to root.
+    /// The mount as it was made.
     pub(super) fn mount(&self) -> BorrowedFd<'_> {
         self.mount_fd().as_fd()
     }
@@ -120,11 +108,11 @@ impl Image {
         self.mount.as_ref().expect("there until it is dropped")
     }
 
-    fn clones(&self) -> std::sync::MutexGuard<'_, HashMap<Owner, Arc<OwnedFd>>> {
+    fn clones(&self) -> MutexGuard<'_, HashMap<Owner, Arc<OwnedFd>>> {
         self.clones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lease(&self) -> std::sync::MutexGuard<'_, (Lease, Instant)> {
+    fn lease(&self) -> MutexGuard<'_, (Lease, Instant)> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,170 +124,13 @@ impl Drop for Image {
     }
 }
 
-/// Where the files of a tree lie.
-struct Places<'t> {
-    files: HashMap<&'t Digest, Place, Secret>,
-    /// The paths of those that lie by themselves, from the directory of all such files.
-    loose: Vec<String>,
-    /// The packs among them, by their number less one.
-    packs: Vec<Arc<Path>>,
-}
-
-/// Gives packs their numbers.
-#[derive(Default)]
-struct Packs {
-    paths: Vec<Arc<Path>>,
-    numbers: HashMap<Arc<Path>, u16>,
-    /// The one that was asked for last: files of a tree were mostly put together.
-    latest: Option<(Arc<Path>, u16)>,
-}
-
-impl Packs {
-    fn number(&mut self, path: Arc<Path>) -> Result<u16, Error> {
-        if let Some((latest, number)) = &self.latest
-            && Arc::ptr_eq(latest, &path)
-        {
-            return Ok(*number);
-        }
-        let number = match self.numbers.get(&path) {
-            Some(number) => *number,
-            None => {
-                let number = u16::try_from(self.paths.len() + 1).map_err(|_| too_many_packs())?;
-                self.paths.push(path.clone());
-                self.numbers.insert(path.clone(), number);
-                number
-            }
-        };
-        self.latest = Some((path, number));
-        Ok(number)
-    }
-}
-
-enum Place {
-    Pack {
-        number: u16,
-        sector: u32,
-    },
-    /// By its number among them.
-    Loose(usize),
-}
-
-impl<'t> Places<'t> {
-    fn of(store: &dyn LocalStore, tree: &'t InputTree) -> Result<Self, Error> {
-        let loose_dir = store.loose_dir();
-        let mut files = HashMap::with_capacity_and_hasher(tree.files().len(), Secret::default());
-        let (mut packs, mut loose) = (Packs::default(), Vec::new());
-        for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
-            let place = match store.locate(*digest)? {
-                Location::Packed { path, offset } => {
-                    let number = packs.number(path)?;
-                    let sector = u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB");
-                    Place::Pack { number, sector }
-                }
-                Location::Loose { path } => {
-                    loose.push(redirect(&path, loose_dir.as_deref())?);
-                    Place::Loose(loose.len() - 1)
-                }
-                other => {
-                    return Err(Error::new(
-                        rootcellar_reapi::ErrorKind::Internal,
-                        format!("an image cannot name the place {other:?}"),
-                    ));
-                }
-            };
-            files.insert(digest, place);
-        }
-        Ok(Self {
-            files,
-            loose,
-            packs: packs.paths,
-        })
-    }
-
-    fn source(&self, digest: &Digest) -> Source<'_> {
-        match self.files.get(digest) {
-            // An empty file lies nowhere, whatever is said here.
-            None => Source::Redirect(""),
-            Some(Place::Pack { number, sector }) => Source::Device {
-                number: *number,
-                sector: *sector,
-            },
-            Some(Place::Loose(number)) => Source::Redirect(&self.loose[*number]),
-        }
-    }
-}
-
-/// What overlayfs is told: the path from the directory, with a slash before it.
-fn redirect(path: &Path, loose_dir: Option<&Path>) -> Result<String, Error> {
-    let below = loose_dir
-        .and_then(|dir| path.strip_prefix(dir).ok())
-        .and_then(Path::to_str);
-    match below {
-        Some(below) => Ok(format!("/{below}")),
-        None => Err(Error::new(
-            rootcellar_reapi::ErrorKind::Internal,
-            format!("the store has a file outside its directory: {}", path.display()),
-        )),
-    }
-}
-
-fn too_many_packs() -> Error {
-    Error::resource_exhausted(format!(
-        "the files of an input root lie in more than {} packs",
-        u16::MAX
-    ))
-}
-
-/// The tree as the image shows it.
-fn plant<'a>(tree: &'a InputTree, places: &'a Places<'_>, made: &[&'static str]) -> Tree<'a> {
-    let mut planted = Tree::new(attributes(Attributes::of_directory(tree.root().properties())));
-    for name in made {
-        planted.add_directory(Tree::ROOT, name, attributes(Attributes::of_made_directory()));
-    }
-    let mut pending: Vec<(usize, &TreeDirectory)> = vec![(Tree::ROOT, &tree.directories()[0])];
-    while let Some((number, TreeDirectory { directory, .. })) = pending.pop() {
-        for file in directory.files() {
-            let look = Attributes::of_file(&file.properties, file.is_executable);
-            let (size, source) = (file.digest.size_bytes(), places.source(&file.digest));
-            planted.add_file(number, file.name.as_str(), attributes(look), size, source);
-        }
-        for link in directory.symlinks() {
-            let look = Attributes::of_link(&link.properties);
-            planted.add_link(number, link.name.as_str(), attributes(look), &link.target);
-        }
-        for node in directory.directories() {
-            let child = tree
-                .directory(&node.digest)
-                .expect("a tree holds every directory that it refers to");
-            let look = Attributes::of_directory(child.directory.properties());
-            pending.push((
-                planted.add_directory(number, node.name.as_str(), attributes(look)),
-                child,
-            ));
-        }
-    }
-    planted
-}
-
-pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
-    let nanos = u32::try_from(attributes.mtime.tv_nsec).expect("less than a second");
-    erofs::Attributes {
-        mode: u16::try_from(attributes.mode).expect("permission bits"),
-        mtime: (attributes.mtime.tv_sec, nanos),
-    }
-}
-
-fn mount(encoded: &[u8], packs: &[Arc<Path>], dir: &Path) -> Result<OwnedFd, Error> {
-    let write = || {
-        let mut image = tempfile::tempfile_in(dir)?;
-        image.write_all(encoded)?;
-        Ok::<File, std::io::Error>(image)
-    };
-    let image = write().map_err(|error| io_error("writing an image", error))?;
-    let open = |path: &Arc<Path>| {
-        rustix::fs::openat(CWD, &**path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| io_error(format!("opening the pack {}", path.display()), error))
-    };
-    let packs: Vec<OwnedFd> = packs.iter().map(open).collect::<Result<_, _>>()?;
-    mounts::mount_image(&image, &packs).map_err(|error| io_error("mounting an image", error))
+/// About how much memory a tree takes: each message as it came and as it was read, and the digest of each file in two lists.
+fn memory_of(tree: &InputTree) -> u64 {
+    const READ_PART: u64 = 3;
+    let messages: u64 = tree
+        .directories()
+        .iter()
+        .map(|directory| directory.digest.size_bytes())
+        .sum();
+    messages * (1 + READ_PART) + 2 * size_of_val(tree.files()) as u64
 }

@@ -10,7 +10,8 @@ use rootcellar_reapi::{Error, InputTree};
 use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Shortage};
 use tokio::sync::OnceCell;
 
-use super::image::Image;
+use super::image::{Image, Shown};
+use super::{Means, OverlayOptions, in_erofs, in_tmpfs};
 use crate::StagerOptions;
 use crate::stage_dir::StageDir;
 use crate::write::blocking;
@@ -34,7 +35,7 @@ impl Default for ImageLimits {
     fn default() -> Self {
         Self {
             images_max: 256,
-            bytes_max: 1 << 30,
+            bytes_max: 512 << 20,
         }
     }
 }
@@ -58,6 +59,7 @@ pub(super) struct Images {
     store: Arc<dyn LocalStore>,
     options: StagerOptions,
     limits: ImageLimits,
+    means: Means,
     dir: StageDir,
     kept: Mutex<LruCache<Digest, Arc<Slot>>>,
     asked: AtomicU64,
@@ -94,16 +96,12 @@ impl Slot {
 }
 
 impl Images {
-    pub(super) fn new(
-        store: Arc<dyn LocalStore>,
-        dir: StageDir,
-        options: StagerOptions,
-        limits: ImageLimits,
-    ) -> Arc<Self> {
+    pub(super) fn new(store: Arc<dyn LocalStore>, dir: StageDir, options: &OverlayOptions) -> Arc<Self> {
         let images = Arc::new(Self {
             store,
-            options,
-            limits,
+            options: options.roots.clone(),
+            limits: options.images.clone(),
+            means: options.means.clone(),
             dir,
             kept: Mutex::new(LruCache::unbounded()),
             asked: AtomicU64::new(0),
@@ -159,8 +157,16 @@ impl Images {
         self.made.fetch_add(1, Ordering::Relaxed);
         let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
         let lease = self.lease(&tree).await?;
-        let (store, dir, mount_points) = (self.store.clone(), self.dir.clone(), self.options.mount_points);
-        blocking(move || Image::make(&*store, tree, lease, mount_points, &dir).map(Arc::new)).await
+        let shown = Shown::of(tree, self.options.mount_points)?;
+        let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
+        let (store, dir) = (self.store.clone(), self.dir.clone());
+        let mounted = match &self.means {
+            Means::Privileged(_) => {
+                blocking(move || in_erofs::mount(&*store, tree.tree(), &hidden, dir.path())).await?
+            }
+            Means::Unprivileged(helper) => in_tmpfs::mount(&store, tree.tree(), &hidden, helper).await?,
+        };
+        Ok(Arc::new(Image::new(shown, lease, mounted, &self.dir)))
     }
 
     async fn lease(&self, tree: &InputTree) -> Result<Lease, Error> {

@@ -1,12 +1,17 @@
-//! The stager that copies nothing.
+//! The stagers that mount.
 //!
 //! ```text
 //!             /                    what the action sees
 //!             │
 //!   overlayfs ├── upper            what it writes, in a directory of its own
-//!             ├── EROFS image      names, modes, times and links of its input root; of small files, where in which pack they are
+//!             ├── image            names, modes, times and links of its input root, and what of its files is not found below
 //!             └── data             the store's files of larger blobs, by the paths that the image has
 //! ```
+//!
+//! | | the image | small files | needs |
+//! |---|---|---|---|
+//! | `overlay` | in EROFS ([`in_erofs`]) | a place in one of the store's packs | root |
+//! | `overlay-tmpfs` | files in memory ([`in_tmpfs`]) | copied into it | user namespaces: a process in one makes the mounts ([`helper`]) |
 //!
 //! An image is made once for a root, stays mounted while it is in use now and then ([`images`]), and is shared by all actions on that
 //! root. Each gets an overlay of its own, which takes less than a millisecond whatever the size of the root. Nothing of the store is
@@ -16,8 +21,11 @@
 //! that was passed out of the sandbox can change what becomes a blob, so that large outputs are moved and not copied. If something
 //! still writes a moment later, everything is copied.
 
+mod helper;
 mod image;
 mod images;
+mod in_erofs;
+mod in_tmpfs;
 mod mounts;
 mod probe;
 mod root;
@@ -25,17 +33,18 @@ mod root;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rootcellar_digest::Digest;
-use rootcellar_reapi::Error;
+use rootcellar_reapi::{Error, ErrorKind};
 use rootcellar_store::LocalStore;
-use rustix::fs::{CWD, Mode, OFlags};
 
+pub use self::helper::{MountHelper, serve_mounts};
 use self::images::Images;
 pub use self::images::{ImageLimits, ImageStatistics};
+use self::mounts::{Layers, Marks};
 pub use self::probe::{OverlayUnavailable, probe_overlay};
 use self::root::OverlayRoot;
 use crate::stage_dir::StageDir;
@@ -49,6 +58,42 @@ pub trait UserNamespaces: fmt::Debug + Send + Sync + 'static {
     async fn of(&self, owner: Owner) -> io::Result<OwnedFd>;
 }
 
+/// By what right mounts are made.
+#[derive(Debug, Clone)]
+pub enum Means {
+    /// This process may mount: EROFS images, in which owners other than root are mapped.
+    Privileged(Arc<dyn UserNamespaces>),
+    /// Another one may, in a user namespace: trees in memory, all of this process's user.
+    Unprivileged(Arc<MountHelper>),
+}
+
+impl Means {
+    fn marks(&self) -> Marks {
+        match self {
+            Self::Privileged(_) => Marks::Trusted,
+            Self::Unprivileged(_) => Marks::User,
+        }
+    }
+
+    /// Blocks.
+    fn mount_overlay(&self, layers: &Layers<'_>) -> io::Result<OwnedFd> {
+        match self {
+            Self::Privileged(_) => mounts::mount_overlay(layers, Marks::Trusted),
+            Self::Unprivileged(helper) => helper.overlay(layers),
+        }
+    }
+
+    /// Blocks.
+    fn make_read_only(&self, mount: &OwnedFd) -> io::Result<()> {
+        use std::os::fd::AsFd as _;
+
+        match self {
+            Self::Privileged(_) => mounts::make_read_only(mount.as_fd()),
+            Self::Unprivileged(helper) => helper.make_read_only(mount.as_fd()),
+        }
+    }
+}
+
 /// What an [`OverlayStager`] is made of.
 #[derive(Debug)]
 pub struct OverlayOptions {
@@ -56,20 +101,20 @@ pub struct OverlayOptions {
     pub roots: StagerOptions,
     /// Bounds on the images that are kept.
     pub images: ImageLimits,
-    /// Needed for owners other than root.
-    pub namespaces: Arc<dyn UserNamespaces>,
+    /// By what right it mounts.
+    pub means: Means,
 }
 
 /// Stages by mounting an image over the files of a local store.
 ///
-/// Wants the right to mount in the host's own user namespace, Linux 6.16 or newer, and a store on a disk whose files EROFS can
-/// be mounted from: not on tmpfs, and not on another overlayfs.
+/// Wants Linux 6.16 or newer. [`Means::Privileged`] also wants the right to mount in the host's own user namespace, and a store on a
+/// disk whose files EROFS can be mounted from: not on tmpfs, and not on another overlayfs.
 #[derive(Debug)]
 pub struct OverlayStager {
     store: Arc<dyn LocalStore>,
     dir: StageDir,
     /// The directory of the store's files, where it has some.
-    data: Option<Arc<OwnedFd>>,
+    data: Option<Arc<Path>>,
     options: OverlayOptions,
     images: Arc<Images>,
 }
@@ -81,19 +126,9 @@ impl OverlayStager {
     /// # Errors
     /// If the directory cannot be made or read, or the store's files cannot be reached.
     pub fn open(store: Arc<dyn LocalStore>, dir: impl Into<PathBuf>, options: OverlayOptions) -> Result<Self, Error> {
-        let dir = StageDir::open(dir.into())?;
-        let open = |path: PathBuf| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::openat(CWD, &path, flags, Mode::empty())
-                .map_err(|error| io_error(format!("opening {}", path.display()), error))
-        };
-        let data = store.loose_dir().map(open).transpose()?.map(Arc::new);
-        let images = Images::new(
-            store.clone(),
-            dir.clone(),
-            options.roots.clone(),
-            options.images.clone(),
-        );
+        let dir = StageDir::open(&dir.into())?;
+        let data = store.loose_dir().as_deref().map(absolute).transpose()?;
+        let images = Images::new(store.clone(), dir.clone(), &options);
         Ok(Self {
             store,
             dir,
@@ -111,7 +146,10 @@ impl OverlayStager {
 
 impl fmt::Display for OverlayStager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("overlay")
+        f.write_str(match self.options.means {
+            Means::Privileged(_) => "overlay",
+            Means::Unprivileged(_) => "overlay-tmpfs",
+        })
     }
 }
 
@@ -119,17 +157,43 @@ impl fmt::Display for OverlayStager {
 impl Stager for OverlayStager {
     async fn stage(&self, root: Digest, options: StageOptions) -> Result<Box<dyn StagedRoot>, Error> {
         let image = self.images.get(root).await?;
-        let owned = image.owned_by(options.owner, &*self.options.namespaces).await?;
+        let owned = match &self.options.means {
+            Means::Privileged(namespaces) => image.owned_by(options.owner, &**namespaces).await?,
+            Means::Unprivileged(_) => None,
+        };
         let new = root::NewRoot {
             store: self.store.clone(),
             function: root.function(),
             limits: self.options.roots.capture.clone(),
             dir: self.dir.clone(),
             data: self.data.clone(),
+            means: self.options.means.clone(),
             image,
             owned,
         };
         let staged = blocking(move || OverlayRoot::make(new, &options)).await?;
         Ok(Box::new(staged))
+    }
+}
+
+/// The same directory, wherever a process is that hears of it.
+fn absolute(path: &Path) -> Result<Arc<Path>, Error> {
+    let absolute = std::fs::canonicalize(path);
+    Ok(absolute
+        .map_err(|error| io_error(path.display().to_string(), error))?
+        .into())
+}
+
+/// What overlayfs is told: the path from the directory, with a slash before it.
+fn redirect(path: &Path, loose_dir: Option<&Path>) -> Result<String, Error> {
+    let below = loose_dir
+        .and_then(|dir| path.strip_prefix(dir).ok())
+        .and_then(Path::to_str);
+    match below {
+        Some(below) => Ok(format!("/{below}")),
+        None => Err(Error::new(
+            ErrorKind::Internal,
+            format!("the store has a file outside its directory: {}", path.display()),
+        )),
     }
 }

@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_reconfigure,
     fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, open_tree,
@@ -13,15 +15,40 @@ use rustix::mount::{
 
 /// How the writable layer behaves.
 ///
-/// With `metacopy` or `redirect_dir`, what an action has changed would be in its layer without its data, or under another name. Hard
-/// links and NFS want an `index`; nobody exports this. `xino` gives the whole root one device number. It is thrown away after use, so
-/// nothing has to reach the disk (`volatile`).
-const OVERLAY: [(&str, &str); 4] = [
-    ("metacopy", "off"),
-    ("redirect_dir", "off"),
-    ("index", "off"),
-    ("xino", "on"),
-];
+/// With `metacopy`, what an action has changed would be in its layer without its data. Hard links and NFS want an `index`; nobody
+/// exports this. `xino` gives the whole root one device number. It is thrown away after use, so nothing has to reach the disk
+/// (`volatile`).
+const OVERLAY: [(&str, &str); 3] = [("metacopy", "off"), ("index", "off"), ("xino", "on")];
+
+/// What an overlay is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layers<'a> {
+    pub(super) lower: BorrowedFd<'a>,
+    /// The others by absolute path: the kernel takes only what is mounted in the mount namespace of whoever makes the overlay.
+    pub(super) upper: &'a Path,
+    pub(super) work: &'a Path,
+    /// Where the bytes of files are that the lower layer only names.
+    pub(super) data: Option<&'a Path>,
+}
+
+/// The attributes by which layers say what files cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// `trusted.overlay`: only the host's root can read and write them.
+    Trusted,
+    /// `user.overlay`: what a user namespace may have. Overlayfs keeps an action from setting them.
+    User,
+}
+
+impl Marks {
+    /// What says that a directory hides what is below it.
+    pub(super) const fn opaque(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.opaque",
+            Self::User => "user.overlay.opaque",
+        }
+    }
+}
 
 /// Mounts an image, with its devices in the order of their numbers. Descriptors are named by path: strings that the kernel takes here
 /// have 255 bytes at the most.
@@ -45,24 +72,38 @@ pub(super) fn clone_for(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<Owne
     Ok(clone)
 }
 
-/// Mounts a writable layer over an image. The bytes of files that the image only names are found below `data`.
-pub(super) fn mount_overlay(
-    image: BorrowedFd<'_>,
-    data: Option<&OwnedFd>,
-    upper: &OwnedFd,
-    work: &OwnedFd,
-) -> io::Result<OwnedFd> {
+/// Mounts a writable layer over a lower one.
+pub(super) fn mount_overlay(layers: &Layers<'_>, marks: Marks) -> io::Result<OwnedFd> {
     let filesystem = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (name, value) in OVERLAY {
         fsconfig_set_string(&filesystem, name, value)?;
     }
     fsconfig_set_flag(&filesystem, "volatile")?;
-    fsconfig_set_fd(&filesystem, "lowerdir+", image)?;
-    if let Some(data) = data {
-        fsconfig_set_fd(&filesystem, "datadir+", data)?;
+    // No directory is to be found under another name than the image has.
+    match marks {
+        Marks::Trusted => fsconfig_set_string(&filesystem, "redirect_dir", "off")?,
+        Marks::User => {
+            fsconfig_set_string(&filesystem, "redirect_dir", "nofollow")?;
+            fsconfig_set_flag(&filesystem, "userxattr")?;
+        }
     }
-    fsconfig_set_fd(&filesystem, "upperdir", upper)?;
-    fsconfig_set_fd(&filesystem, "workdir", work)?;
+    fsconfig_set_fd(&filesystem, "lowerdir+", layers.lower)?;
+    if let Some(data) = layers.data {
+        fsconfig_set_fd(&filesystem, "datadir+", open_dir(data)?)?;
+    }
+    fsconfig_set_fd(&filesystem, "upperdir", open_dir(layers.upper)?)?;
+    fsconfig_set_fd(&filesystem, "workdir", open_dir(layers.work)?)?;
+    fsconfig_create(&filesystem)?;
+    Ok(fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, data_only())?)
+}
+
+/// Makes a file system in memory.
+pub(super) fn mount_memory(bytes: u64, files: u64) -> io::Result<OwnedFd> {
+    let filesystem = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (name, value) in [("size", bytes.to_string()), ("nr_inodes", files.to_string())] {
+        fsconfig_set_string(&filesystem, name, value)?;
+    }
+    fsconfig_set_string(&filesystem, "mode", "755")?;
     fsconfig_create(&filesystem)?;
     Ok(fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, data_only())?)
 }
@@ -72,7 +113,7 @@ pub(super) fn mount_overlay(
 ///
 /// # Errors
 /// `EBUSY` while anything can write to a file of it: a descriptor, or a mapping.
-pub(super) fn make_read_only(mount: &OwnedFd) -> io::Result<()> {
+pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     let filesystem = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
     fsconfig_set_flag(&filesystem, "ro")?;
     Ok(fsconfig_reconfigure(&filesystem)?)
@@ -81,6 +122,11 @@ pub(super) fn make_read_only(mount: &OwnedFd) -> io::Result<()> {
 /// What comes out of a store makes neither set-user-id programs nor devices.
 fn data_only() -> MountAttrFlags {
     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
 fn path_of(file: BorrowedFd<'_>) -> String {

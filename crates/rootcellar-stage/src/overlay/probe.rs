@@ -6,10 +6,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{UserNamespaces, mounts};
+use super::mounts::{self, Layers};
+use super::{Means, MountHelper};
 use crate::Owner;
 use crate::attributes::Attributes;
 use crate::beneath::Beneath;
@@ -47,7 +48,9 @@ impl OverlayUnavailable {
     fn hint(&self) -> Option<&'static str> {
         let errno = Errno::from_io_error(&self.error)?;
         Some(match (self.step, errno) {
-            (_, Errno::PERM | Errno::ACCESS) => "that takes CAP_SYS_ADMIN on the host: run as root",
+            (MOUNT_MEMORY, Errno::PERM | Errno::ACCESS) => "user namespaces are not allowed here",
+            (MOUNT_IMAGE, Errno::PERM | Errno::ACCESS) => "that takes CAP_SYS_ADMIN on the host: run as root",
+            (MARK_FILES, Errno::OPNOTSUPP) => "attributes of users on tmpfs want Linux 6.6 and CONFIG_TMPFS_XATTR",
             (MOUNT_IMAGE, Errno::NOTBLK) => {
                 "images can be mounted from files on ext4, xfs or btrfs, from Linux 6.12 on; not from tmpfs or an overlay"
             }
@@ -62,6 +65,8 @@ impl OverlayUnavailable {
 
 const MAKE_FILES: &str = "make files in the staging directory";
 const MOUNT_IMAGE: &str = "mount an EROFS image from a file";
+const MOUNT_MEMORY: &str = "make a file system in memory, as the root of a user namespace";
+const MARK_FILES: &str = "make files in it that lie elsewhere";
 const MAP_IDS: &str = "show its files as another user's";
 const MOUNT_OVERLAY: &str = "mount an overlay over it";
 const READ: &str = "read through the overlay";
@@ -72,44 +77,42 @@ const FINISH: &str = "make the overlay read-only";
 ///
 /// # Errors
 /// The first step that does not work here.
-pub async fn probe_overlay(
-    dir: &Path,
-    namespaces: &dyn UserNamespaces,
-    owner: Owner,
-) -> Result<(), OverlayUnavailable> {
-    let namespace = match owner {
-        Owner::ROOT => None,
-        owner => Some(namespaces.of(owner).await.map_err(at(MAP_IDS))?),
+pub async fn probe_overlay(dir: &Path, means: &Means, owner: Owner) -> Result<(), OverlayUnavailable> {
+    let namespace = match (means, owner) {
+        (Means::Privileged(_), Owner::ROOT) | (Means::Unprivileged(_), _) => None,
+        (Means::Privileged(namespaces), owner) => Some(namespaces.of(owner).await.map_err(at(MAP_IDS))?),
     };
-    let dir = dir.to_owned();
+    let (dir, means) = (dir.to_owned(), means.clone());
     let tried = blocking(move || {
         let probe = || {
             std::fs::create_dir_all(&dir).map_err(at(MAKE_FILES))?;
             let room = tempfile::Builder::new().prefix("probe-").tempdir_in(&dir);
-            try_all(room.map_err(at(MAKE_FILES))?.path(), namespace, owner)
+            let room = room.map_err(at(MAKE_FILES))?;
+            make_dirs(room.path(), owner).map_err(at(MAKE_FILES))?;
+            let lower = match &means {
+                Means::Privileged(_) => image(room.path(), namespace.as_ref())?,
+                Means::Unprivileged(helper) => files_in_memory(helper)?,
+            };
+            try_overlay(room.path(), &means, &lower, owner)
         };
         Ok(probe())
     });
     tried.await.expect("the closure above has no other error")
 }
 
-fn try_all(room: &Path, namespace: Option<OwnedFd>, owner: Owner) -> Result<(), OverlayUnavailable> {
-    let (pack, image) = make_files(room, owner).map_err(at(MAKE_FILES))?;
-    let plain = mounts::mount_image(&image, &[pack.into()]).map_err(at(MOUNT_IMAGE))?;
-    let lower = match namespace {
-        Some(namespace) => mounts::clone_for(&plain, &namespace).map_err(at(MAP_IDS))?,
-        None => plain,
+fn try_overlay(room: &Path, means: &Means, lower: &OwnedFd, owner: Owner) -> Result<(), OverlayUnavailable> {
+    let room = std::fs::canonicalize(room).map_err(at(MAKE_FILES))?;
+    let layers = Layers {
+        lower: lower.as_fd(),
+        upper: &room.join("upper"),
+        work: &room.join("work"),
+        data: Some(&room.join("data")),
     };
-    let open = |name: &str| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, room.join(name), flags, Mode::empty()).map_err(at(MAKE_FILES))
-    };
-    let (data, upper, work) = (open("data")?, open("upper")?, open("work")?);
-    let overlay = mounts::mount_overlay(lower.as_fd(), Some(&data), &upper, &work).map_err(at(MOUNT_OVERLAY))?;
+    let overlay = means.mount_overlay(&layers).map_err(at(MOUNT_OVERLAY))?;
     read(&overlay, "packed", IN_PACK, owner).map_err(at(READ))?;
     read(&overlay, "loose", LOOSE, owner).map_err(at(READ))?;
     write(&overlay, "packed").map_err(at(WRITE))?;
-    mounts::make_read_only(&overlay).map_err(at(FINISH))?;
+    means.make_read_only(&overlay).map_err(at(FINISH))?;
     match write(&overlay, "packed") {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         Err(error) => Err(at(FINISH)(error)),
@@ -117,33 +120,60 @@ fn try_all(room: &Path, namespace: Option<OwnedFd>, owner: Owner) -> Result<(), 
     }
 }
 
-/// A pack with one blob, a directory with another, and an image that shows both.
-fn make_files(room: &Path, owner: Owner) -> io::Result<(File, File)> {
+/// The layers of an overlay, and what the lower one is to name.
+fn make_dirs(room: &Path, owner: Owner) -> io::Result<()> {
     let around = Beneath::open(room)?;
     for name in ["data", "upper", "work"] {
         around.make_dir(name)?;
     }
     around.own("upper", owner)?;
-    std::fs::write(room.join("data/blob"), LOOSE)?;
-    let mut pack = tempfile::tempfile_in(room)?;
-    pack.write_all(IN_PACK)?;
-    // As a store lays blobs down: zeros up to the next sector.
-    pack.set_len(512)?;
+    std::fs::write(room.join("data/blob"), LOOSE)
+}
 
-    let attributes = super::image::attributes(Attributes::of_made_directory());
-    let mut tree = Tree::new(attributes);
-    let device = Source::Device { number: 1, sector: 0 };
-    tree.add_file(Tree::ROOT, "packed", attributes, IN_PACK.len() as u64, device);
-    tree.add_file(
-        Tree::ROOT,
-        "loose",
-        attributes,
-        LOOSE.len() as u64,
-        Source::Redirect("/blob"),
-    );
-    let mut image = tempfile::tempfile_in(room)?;
-    image.write_all(&erofs::encode(tree))?;
-    Ok((pack, image))
+/// An image over a pack with one blob, and a file with another.
+fn image(room: &Path, namespace: Option<&OwnedFd>) -> Result<OwnedFd, OverlayUnavailable> {
+    let make_files = || {
+        let mut pack = tempfile::tempfile_in(room)?;
+        pack.write_all(IN_PACK)?;
+        // As a store lays blobs down: zeros up to the next sector.
+        pack.set_len(512)?;
+        let attributes = super::in_erofs::attributes(Attributes::of_made_directory());
+        let mut tree = Tree::new(attributes);
+        let device = Source::Device { number: 1, sector: 0 };
+        tree.add_file(Tree::ROOT, "packed", attributes, IN_PACK.len() as u64, device);
+        tree.add_file(
+            Tree::ROOT,
+            "loose",
+            attributes,
+            LOOSE.len() as u64,
+            Source::Redirect("/blob"),
+        );
+        let mut image = tempfile::tempfile_in(room)?;
+        image.write_all(&erofs::encode(tree))?;
+        Ok::<_, io::Error>((pack, image))
+    };
+    let (pack, image) = make_files().map_err(at(MAKE_FILES))?;
+    let plain = mounts::mount_image(&image, &[pack.into()]).map_err(at(MOUNT_IMAGE))?;
+    match namespace {
+        Some(namespace) => mounts::clone_for(&plain, namespace).map_err(at(MAP_IDS)),
+        None => Ok(plain),
+    }
+}
+
+/// The same as files in memory.
+fn files_in_memory(helper: &MountHelper) -> Result<OwnedFd, OverlayUnavailable> {
+    let memory = helper.memory(1 << 20, 64).map_err(at(MOUNT_MEMORY))?;
+    let make_files = || {
+        let create = |name: &str| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            openat(&memory, name, flags, Mode::from_raw_mode(0o644)).map(File::from)
+        };
+        create("packed")?.write_all(IN_PACK)?;
+        crate::write::redirect(&create("loose")?, LOOSE.len() as u64, "/blob")?;
+        Ok::<_, io::Error>(())
+    };
+    make_files().map_err(at(MARK_FILES))?;
+    Ok(memory)
 }
 
 fn read(overlay: &OwnedFd, name: &str, wanted: &[u8], owner: Owner) -> io::Result<()> {

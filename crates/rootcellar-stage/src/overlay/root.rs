@@ -16,11 +16,10 @@ use async_trait::async_trait;
 use rootcellar_digest::DigestFunction;
 use rootcellar_reapi::{Error, Outputs};
 use rootcellar_store::LocalStore;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
+use super::Means;
 use super::image::Image;
-use super::mounts;
+use super::mounts::Layers;
 use crate::attributes::Attributes;
 use crate::beneath::Beneath;
 use crate::capture::{Capture, CaptureLimits};
@@ -41,7 +40,8 @@ pub(super) struct NewRoot {
     pub(super) function: DigestFunction,
     pub(super) limits: CaptureLimits,
     pub(super) dir: StageDir,
-    pub(super) data: Option<Arc<OwnedFd>>,
+    pub(super) data: Option<Arc<Path>>,
+    pub(super) means: Means,
     pub(super) image: Arc<Image>,
     /// The image as its owner has it, if that is not root.
     pub(super) owned: Option<Arc<OwnedFd>>,
@@ -53,6 +53,7 @@ pub(super) struct OverlayRoot {
     store: Arc<dyn LocalStore>,
     function: DigestFunction,
     limits: CaptureLimits,
+    means: Means,
     upper: Arc<Beneath>,
     mount: Arc<OwnedFd>,
     path: PathBuf,
@@ -70,16 +71,21 @@ impl OverlayRoot {
             limits,
             dir,
             data,
+            means,
             image,
             owned,
         } = new;
         let mut room = dir.room()?;
-        let around = Beneath::open(room.path()).map_err(|error| staging("", error))?;
-        let failed = |error: Errno| io_error("making the layers of a root", error);
-        let (upper, work) = make_layers(&around, &image, options).map_err(failed)?;
-        let lower = owned.as_deref().map_or(image.mount(), OwnedFd::as_fd);
-        let mount = mounts::mount_overlay(lower, data.as_deref(), &upper, &work)
-            .map_err(|error| io_error("mounting an overlay", error))?;
+        make_layers(room.path(), &image, options).map_err(|error| io_error("making the layers of a root", error))?;
+        let (upper, work) = (room.path().join("upper"), room.path().join("work"));
+        let layers = Layers {
+            lower: owned.as_deref().map_or(image.mount(), OwnedFd::as_fd),
+            upper: &upper,
+            work: &work,
+            data: data.as_deref(),
+        };
+        let mounted = means.mount_overlay(&layers);
+        let mount = mounted.map_err(|error| io_error("mounting an overlay", error))?;
         let mount = Arc::new(mount);
         room.hold(mount.clone());
         let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
@@ -88,7 +94,8 @@ impl OverlayRoot {
             store,
             function,
             limits,
-            upper: Arc::new(Beneath::at(upper)),
+            means,
+            upper: Arc::new(Beneath::open(&upper).map_err(|error| staging("", error))?),
             mount,
             path,
             room,
@@ -99,8 +106,8 @@ impl OverlayRoot {
     /// Makes the overlay read-only for good. Tells whether that worked: something may still write.
     async fn finish_writing(&self) -> Result<bool, Error> {
         for _ in 0..READ_ONLY_TRIES {
-            let mount = self.mount.clone();
-            let tried = blocking(move || Ok(mounts::make_read_only(&mount))).await?;
+            let (means, mount) = (self.means.clone(), self.mount.clone());
+            let tried = blocking(move || Ok(means.make_read_only(&mount))).await?;
             match tried {
                 Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
@@ -123,19 +130,15 @@ fn collect_sockets() {
 }
 
 /// Makes the directories for an overlay. The upper one is what the action sees of its root itself.
-fn make_layers(around: &Beneath, image: &Image, options: &StageOptions) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+fn make_layers(room: &Path, image: &Image, options: &StageOptions) -> rustix::io::Result<()> {
+    let around = Beneath::open(room)?;
     around.make_dir("work")?;
     around.make_dir("upper")?;
     around.own("upper", options.owner)?;
     around.set_attributes(
         "upper",
         Attributes::of_directory(image.lower.tree().root().properties()),
-    )?;
-    let open = |name: &str| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(around, name, flags, Mode::empty())
-    };
-    Ok((open("upper")?, open("work")?))
+    )
 }
 
 #[async_trait]
@@ -166,6 +169,7 @@ impl StagedRoot for OverlayRoot {
         let capture = Capture {
             upper: self.upper.clone(),
             lower: Some(self.image.lower.clone()),
+            opaque: self.means.marks().opaque(),
             is_final,
             hidden: self.image.hidden.clone(),
             limits: self.limits.clone(),

@@ -23,8 +23,8 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::{from_proto, to_proto};
 use rootcellar_reapi::{ErrorKind, InputTree, Outputs, RelPath, TreeLimits, encode_directory, tree};
 use rootcellar_stage::{
-    CaptureLimits, Captured, CopyStager, ImageLimits, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot,
-    Stager, StagerOptions, read_tree, write_tree,
+    CaptureLimits, Captured, CopyStager, ImageLimits, Means, OverlayOptions, OverlayStager, Owner, StageOptions,
+    StagedRoot, Stager, StagerOptions, read_tree, write_tree,
 };
 use rootcellar_store::testing::{Seeded, skip};
 use rootcellar_store::{BlobStore as _, BlobStoreExt as _, DiskOptions, DiskStore, LocalStore as _, SystemClock};
@@ -68,7 +68,7 @@ fn overlay(store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions, images: Ima
     let options = OverlayOptions {
         roots,
         images,
-        namespaces: Arc::new(Unshared),
+        means: Means::Privileged(Arc::new(Unshared)),
     };
     OverlayStager::open(store.clone(), dir, options).unwrap()
 }

@@ -1,14 +1,14 @@
 //! Runs a command with a staged tree as its root file system, and nothing of the host in reach.
 //!
 //! ```text
-//! server ──socket──▶ launcher ──socket──▶ init ──▶ command ──▶ ...
-//! many threads,      one thread,          process 1 of the     an unprivileged user without powers,
-//! never forks        server's user        new namespaces       under a system call filter
+//! server ──socket──▶ spawner ──fork──▶ launcher ──socket──▶ init ──▶ command ──▶ ...
+//! many threads,      one thread,       one for each         process 1 of the     an unprivileged user without powers,
+//! never forks        server's user     sandbox              new namespaces       under a system call filter
 //! ```
 //!
-//! The server starts its own program again with a hidden argument; a program that wants sandboxes therefore begins its
-//! `main` with [`run_if_helper`]. The new process, the launcher, has one thread and little memory, so that it may do what
-//! the server must not: fork, and change namespaces and identities.
+//! The server starts its own program again with a hidden argument, once; a program that wants sandboxes therefore begins its
+//! `main` with [`run_if_helper`]. The new process, the spawner, has one thread and little memory, so that it and its copies may do
+//! what the server must not: fork, and change namespaces and identities.
 //!
 //! What is promised:
 //!
@@ -38,6 +38,7 @@ mod reaper;
 mod root;
 mod running;
 mod seccomp;
+mod spawner;
 mod spec;
 mod sys;
 
@@ -79,11 +80,7 @@ fn help() -> io::Result<()> {
     // A key pressed at the server's terminal is for the server: it decides what becomes of its sandboxes.
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
-    match std::env::args_os().nth(2) {
-        Some(word) if word == running::PROBE_ARGUMENT => probe::serve(server),
-        Some(word) if word == running::NAMESPACE_ARGUMENT => namespace::serve(server),
-        _ => launcher::serve(server),
-    }
+    spawner::serve(&server)
 }
 
 fn complain(error: &io::Error) -> i32 {

@@ -1,41 +1,35 @@
 //! The server's side: starting a sandbox, waiting for it, killing it.
 //!
-//! The server's process never forks: it starts its own program anew (`posix_spawn`) with a socket as stdin, sends the
+//! The server's process never forks: the spawner does. The server has a socket to the new process, sends the
 //! order, and reads a report. The socket is also the lifeline. When the server closes its end, or dies, the helper
 //! kills the sandbox.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 
 use super::error::{Failure, SandboxError, SandboxErrorKind};
 use super::message::{FinalReport, REPORT_BYTES_MAX, Report, SPEC_BYTES_MAX, Usage, encode_spec};
 use super::namespace;
 use super::order::send_header;
 use super::probe::{self, PROBE_BYTES_MAX, ProbedPart};
+use super::spawner::{Role, Spawner};
 use super::spec::{Identity, SandboxSpec};
 
 /// The hidden first argument that turns the program into the helper.
 pub(super) const HELPER_ARGUMENT: &str = "sandbox-init";
 
-/// The second argument that makes the helper try things out instead of taking an order.
-pub(super) const PROBE_ARGUMENT: &str = "probe";
-
-/// The second argument that makes the helper enter a user namespace.
-pub(super) const NAMESPACE_ARGUMENT: &str = "user-namespace";
-
-/// Starts sandboxes, each in a process of its own.
+/// Starts sandboxes, each in a process of its own, by way of one that all its clones share.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    program: PathBuf,
+    spawner: Arc<Spawner>,
 }
 
 /// Tells how a command ended, what it used and how long it took.
@@ -72,7 +66,7 @@ impl Sandbox {
     /// Uses `program` as the helper: one whose `main` begins with [`run_if_helper`](super::run_if_helper).
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
-            program: program.into(),
+            spawner: Arc::new(Spawner::of(program.into())),
         }
     }
 
@@ -85,7 +79,7 @@ impl Sandbox {
     /// host user, so that the command can open them by way of `/dev/stdout`.
     ///
     /// Returns as soon as the order is sent; what goes wrong later is an error of [`Running::wait`]. Dropping the future
-    /// kills what it has started. Starting a process holds the calling thread for about a millisecond.
+    /// kills what it has started. The first one starts the spawner, which holds the calling thread for about a millisecond.
     ///
     /// # Errors
     /// `Unfit` for a spec that cannot be run anywhere, `Machine` if the helper cannot be started or dies at once.
@@ -101,17 +95,15 @@ impl Sandbox {
                 bytes.len()
             )));
         }
-        let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
+        let ours = self.launch(Role::Launcher)?;
         ours.set_nonblocking(true)
             .map_err(machine("make a socket non-blocking"))?;
-        let helper = self.spawn(theirs, &[])?;
         send_header(&ours, bytes.len(), &spec, [&stdout, &stderr]).map_err(machine("send the order"))?;
         drop((spec, stdout, stderr));
         let mut socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
         socket.write_all(&bytes).await.map_err(machine("send the order"))?;
         Ok(Running {
             socket,
-            helper,
             report: Vec::new(),
         })
     }
@@ -124,10 +116,9 @@ impl Sandbox {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub async fn probe(&self) -> Result<Vec<ProbedPart>, SandboxError> {
-        let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
+        let ours = self.launch(Role::Probe)?;
         ours.set_nonblocking(true)
             .map_err(machine("make a socket non-blocking"))?;
-        let mut helper = self.spawn(theirs, &[PROBE_ARGUMENT])?;
         let mut bytes = Vec::new();
         let socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
         socket
@@ -135,44 +126,44 @@ impl Sandbox {
             .read_to_end(&mut bytes)
             .await
             .map_err(machine("read the findings"))?;
-        let status = helper.wait().await.map_err(machine("wait for the helper"))?;
-        probe::decode(&bytes).map_err(lost(status))
+        probe::decode(&bytes).map_err(lost)
     }
 
-    /// Makes a user namespace whose ids are mapped as `identity` says. It lives as long as its descriptor, or a mount that has it.
+    /// Makes a user namespace whose ids are mapped as `identity` says. It lives as long as its descriptor, or a mount that has it. Blocks
+    /// for a millisecond.
     ///
     /// # Errors
     /// `Machine` if there cannot be one here; `Unfit` if it would map to the root of the host.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled.
-    pub async fn user_namespace(&self, identity: Identity) -> Result<OwnedFd, SandboxError> {
-        let (ours, theirs) = StdUnixStream::pair().map_err(machine("make a socket pair"))?;
-        ours.set_nonblocking(true)
-            .map_err(machine("make a socket non-blocking"))?;
-        let mut helper = self.spawn(theirs, &[NAMESPACE_ARGUMENT])?;
-        let pid = helper.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let mut socket = UnixStream::from_std(ours).map_err(machine("watch a socket"))?;
-        socket
-            .read_exact(&mut [0])
-            .await
-            .map_err(machine("enter a new user namespace"))?;
-        let pid = pid.expect("a helper that has not been waited for has an id");
-        let namespace = namespace::take(pid, identity).map_err(Failure::into_error);
-        drop(socket);
-        helper.wait().await.map_err(machine("wait for the helper"))?;
-        namespace
+    pub fn user_namespace(&self, identity: Identity) -> Result<OwnedFd, SandboxError> {
+        let mut helper = self.launch(Role::Namespace)?;
+        // It stays until the socket ends.
+        namespace::map(&mut helper, identity)
+            .and_then(namespace::open)
+            .map_err(Failure::into_error)
     }
 
-    fn spawn(&self, socket: StdUnixStream, arguments: &[&str]) -> Result<Child, SandboxError> {
-        Command::new(&self.program)
-            .arg(HELPER_ARGUMENT)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(socket)))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(machine(format!("start {}", self.program.display())))
+    /// Starts a process that makes mounts, as the root of a user namespace of this process's user (`rootcellar_stage::serve_mounts`).
+    /// Blocks for a millisecond.
+    ///
+    /// # Errors
+    /// `Machine` if there cannot be one here.
+    pub fn mount_helper(&self) -> Result<StdUnixStream, SandboxError> {
+        let mut helper = self.launch(Role::Mounter)?;
+        namespace::map(&mut helper, Identity::own(0, 0)).map_err(Failure::into_error)?;
+        helper
+            .write_all(&[1])
+            .map_err(machine("tell the process that mounts to begin"))?;
+        Ok(helper)
+    }
+
+    /// Starts a process that plays `role`, and returns the socket to it.
+    fn launch(&self, role: Role) -> Result<StdUnixStream, SandboxError> {
+        let launch = || {
+            let (ours, theirs) = StdUnixStream::pair()?;
+            self.spawner.start(role, &theirs)?;
+            Ok(ours)
+        };
+        launch().map_err(machine("start the sandbox helper"))
     }
 }
 
@@ -180,7 +171,6 @@ impl Sandbox {
 #[derive(Debug)]
 pub struct Running {
     socket: UnixStream,
-    helper: Child,
     /// What has arrived of the report.
     report: Vec<u8>,
 }
@@ -202,8 +192,7 @@ impl Running {
     /// `Unfit` or `Machine` if the sandbox could not be built, with the step that failed; `Lost` if it ended without a report.
     pub async fn wait(&mut self) -> Result<Finished, SandboxError> {
         while self.read_more().await.map_err(machine("read the report"))? {}
-        let status = self.helper.wait().await.map_err(machine("wait for the helper"))?;
-        let report = FinalReport::decode(&self.report).map_err(lost(status))?;
+        let report = FinalReport::decode(&self.report).map_err(lost)?;
         finished(report)
     }
 
@@ -246,9 +235,7 @@ fn machine(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> SandboxErr
     move |source| SandboxError::new(SandboxErrorKind::Machine, step, Some(source))
 }
 
-fn lost(status: ExitStatus) -> impl FnOnce(std::io::Error) -> SandboxError {
-    move |source| {
-        let step = format!("the helper ended without a report ({status})");
-        SandboxError::new(SandboxErrorKind::Lost, step, Some(source))
-    }
+fn lost(source: std::io::Error) -> SandboxError {
+    let step = "the helper ended without a report";
+    SandboxError::new(SandboxErrorKind::Lost, step, Some(source))
 }

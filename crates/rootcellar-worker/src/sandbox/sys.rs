@@ -135,7 +135,7 @@ pub(super) fn close_what_was_inherited() -> io::Result<()> {
 }
 
 /// Closes descriptors of the parent that a child was born with, and whose owners it will neither use nor drop.
-pub(super) fn close_inherited(descriptors: [RawFd; 2]) {
+pub(super) fn close_inherited<const N: usize>(descriptors: [RawFd; N]) {
     for descriptor in descriptors {
         // SAFETY: the caller's contract. In the child the owners are copies on a stack that is never unwound.
         unsafe { libc::close(descriptor) };
@@ -160,6 +160,24 @@ pub(super) fn child_signals() -> io::Result<OwnedFd> {
     checked(descriptor.into())?;
     // SAFETY: the descriptor is fresh and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Lets the kernel forget children as they end: nobody waits for them.
+pub(super) fn let_children_go() -> io::Result<()> {
+    set_child_signal(libc::SIG_IGN)
+}
+
+/// Undoes [`let_children_go`], for a child that has children to wait for.
+pub(super) fn wait_for_children() -> io::Result<()> {
+    set_child_signal(libc::SIG_DFL)
+}
+
+fn set_child_signal(handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: neither of the two values that are passed is a function that could run.
+    match unsafe { libc::signal(libc::SIGCHLD, handler) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Moves this process to a new namespace of its own.

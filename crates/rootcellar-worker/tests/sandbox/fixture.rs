@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{Read, Seek};
 use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rootcellar_worker::sandbox::{Finished, Identity, Outcome, Root, Running, Sandbox, SandboxError, SandboxSpec};
@@ -136,14 +137,14 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// The sandbox of all claims, as a server has one.
+pub(crate) static SANDBOX: LazyLock<Sandbox> = LazyLock::new(Sandbox::of_this_program);
+
 /// Starts a command with fresh files for its output.
 pub(crate) async fn start(spec: SandboxSpec) -> Started {
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let copies = (stdout.try_clone().unwrap(), stderr.try_clone().unwrap());
-    let running = Sandbox::of_this_program()
-        .start(spec, copies.0, copies.1)
-        .await
-        .unwrap();
+    let running = SANDBOX.start(spec, copies.0, copies.1).await.unwrap();
     Started {
         running,
         stdout,

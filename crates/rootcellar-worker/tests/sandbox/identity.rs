@@ -4,7 +4,7 @@ use rootcellar_worker::sandbox::{Identity, Personality, Sandbox, SandboxErrorKin
 
 use crate::fixture::{Fixture, HOST_ID, block_on, run, start, try_run, user};
 use crate::harness::{Claim, Need};
-use crate::processes::{helpers_below, status_field, unique_nap, with};
+use crate::processes::{helpers_below, launchers, status_field, unique_nap, with};
 
 pub(crate) const CLAIMS: &[Claim] = &[
     Claim {
@@ -226,9 +226,9 @@ fn the_helper_holds_nothing_of_the_server() {
     block_on(async {
         let mut started = start(fixture.script(&format!("echo up; ls /proc/$$/fd; sleep {nap}"))).await;
         with(&nap);
-        let launcher = helpers_below(std::process::id())[0];
+        let (spawner, launcher) = (helpers_below(std::process::id())[0], launchers()[0]);
         let init = helpers_below(launcher)[0];
-        for helper in [launcher, init] {
+        for helper in [spawner, launcher, init] {
             let environment = std::fs::read(format!("/proc/{helper}/environ"));
             assert!(environment.is_err() || environment.unwrap().is_empty());
         }
@@ -238,6 +238,8 @@ fn the_helper_holds_nothing_of_the_server() {
         );
         let descriptors = std::fs::read_dir(format!("/proc/{launcher}/fd")).unwrap().count();
         assert_eq!(descriptors, 5, "the standard three, the server, and init");
+        let descriptors = std::fs::read_dir(format!("/proc/{spawner}/fd")).unwrap().count();
+        assert_eq!(descriptors, 4, "the standard three, and the server");
         started.running.kill();
         assert_eq!(started.end().await.unwrap().stdout, "up\n0\n1\n2\n");
     });

@@ -8,7 +8,7 @@ use rootcellar_worker::sandbox::{Outcome, SandboxErrorKind};
 
 use crate::fixture::{Fixture, HOST_ID, Started, block_on, run, spec_at, start};
 use crate::harness::{Claim, Need};
-use crate::processes::{count_with, helpers_below, kill, unique_nap, wait_until, zombies};
+use crate::processes::{count_with, helpers_below, kill, launchers, unique_nap, wait_until, zombies};
 
 pub(crate) const CLAIMS: &[Claim] = &[
     Claim {
@@ -45,6 +45,11 @@ pub(crate) const CLAIMS: &[Claim] = &[
         name: "the_death_of_the_launcher_kills",
         needs: &[],
         holds: the_death_of_the_launcher_kills,
+    },
+    Claim {
+        name: "the_death_of_the_spawner_kills_nothing",
+        needs: &[],
+        holds: the_death_of_the_spawner_kills_nothing,
     },
     Claim {
         name: "the_death_of_init_kills",
@@ -168,27 +173,44 @@ fn kill_after_the_end_changes_nothing() {
 fn dropping_the_handle_kills() {
     let (fixture, nap) = (Fixture::new(), unique_nap());
     block_on(async { drop(sleeper(&fixture, &nap).await) });
-    wait_until(|| count_with(&nap) == 0 && helpers_below(std::process::id()).is_empty());
+    wait_until(|| count_with(&nap) == 0 && launchers().is_empty());
 }
 
 fn the_death_of_the_launcher_kills() {
     let (fixture, nap) = (Fixture::new(), unique_nap());
     let error = block_on(async {
         let started = sleeper(&fixture, &nap).await;
-        let launchers = helpers_below(std::process::id());
-        assert_eq!(launchers.len(), 1);
-        kill(launchers[0]);
+        let watching = launchers();
+        assert_eq!(watching.len(), 1);
+        kill(watching[0]);
         started.end().await.unwrap_err()
     });
     assert_eq!(error.kind(), SandboxErrorKind::Lost, "{error}");
     wait_until(|| count_with(&nap) == 0);
 }
 
+fn the_death_of_the_spawner_kills_nothing() {
+    let (fixture, nap) = (Fixture::new(), unique_nap());
+    block_on(async {
+        let mut started = sleeper(&fixture, &nap).await;
+        let spawners = helpers_below(std::process::id());
+        assert_eq!(spawners.len(), 1);
+        kill(spawners[0]);
+        wait_until(|| launchers().is_empty());
+        assert_eq!(count_with(&nap), 2, "what runs goes on");
+        // The next one is started by another spawner.
+        assert_eq!(start(fixture.script("exit 6")).await.end().await.unwrap().code(), 6);
+        started.running.kill();
+        assert_eq!(started.end().await.unwrap().finished.outcome, Outcome::Killed);
+    });
+    assert_eq!(count_with(&nap), 0);
+}
+
 fn the_death_of_init_kills() {
     let (fixture, nap) = (Fixture::new(), unique_nap());
     let error = block_on(async {
         let started = sleeper(&fixture, &nap).await;
-        let inits = helpers_below(helpers_below(std::process::id())[0]);
+        let inits = helpers_below(launchers()[0]);
         assert_eq!(inits.len(), 1);
         kill(inits[0]);
         started.end().await.unwrap_err()

@@ -61,6 +61,12 @@ pub(crate) fn helpers_below(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Returns the processes that watch over sandboxes of this process: children of its spawner.
+pub(crate) fn launchers() -> Vec<u32> {
+    let spawners = helpers_below(std::process::id());
+    spawners.into_iter().flat_map(helpers_below).collect()
+}
+
 /// Counts the children of this process that have ended and were not waited for.
 pub(crate) fn zombies() -> usize {
     let is_zombie = |pid: &u32| field(*pid, 0).is_some_and(|state| state == "Z");

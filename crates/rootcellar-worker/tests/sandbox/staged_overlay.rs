@@ -10,14 +10,14 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::{from_proto, to_proto};
 use rootcellar_reapi::{InputTree, NodeName, Outputs, RelPath, TreeLimits, encode_directory};
 use rootcellar_stage::{
-    Captured, ImageLimits, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager, StagerOptions,
-    UserNamespaces, read_tree,
+    Captured, ImageLimits, Means, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager,
+    StagerOptions, UserNamespaces, read_tree,
 };
 use rootcellar_store::{BlobStoreExt as _, DiskOptions, DiskStore, LocalStore as _, SystemClock};
 use rootcellar_worker::sandbox::{Identity, MOUNT_POINTS, Root, Sandbox, SandboxSpec, Subtree};
 use tempfile::TempDir;
 
-use crate::fixture::{Fixture, HOST_ID, block_on, end_of, spec_at};
+use crate::fixture::{Fixture, HOST_ID, SANDBOX, block_on, end_of, spec_at};
 use crate::harness::{Claim, Need};
 
 pub(crate) const CLAIMS: &[Claim] = &[
@@ -53,7 +53,7 @@ impl UserNamespaces for Helpers {
             host_uid: owner.uid,
             host_gid: owner.gid,
         };
-        self.0.user_namespace(identity).await.map_err(std::io::Error::other)
+        self.0.user_namespace(identity).map_err(std::io::Error::other)
     }
 }
 
@@ -83,7 +83,7 @@ impl Staging {
                 ..StagerOptions::default()
             },
             images: ImageLimits::default(),
-            namespaces: Arc::new(Helpers(Sandbox::of_this_program())),
+            means: Means::Privileged(Arc::new(Helpers(SANDBOX.clone()))),
         };
         let stager = OverlayStager::open(store.clone(), dir.path().join("stage"), options).unwrap();
         Self {

@@ -1,0 +1,195 @@
+//! A tree as an EROFS image over the store's own files: the lower layer for a server that may mount.
+//!
+//! ```text
+//!   Directories ──walk──> erofs::Tree ──encode──> a file without a name ──mount──> a lower layer
+//!                             ▲
+//!   files of the tree ──> where each lies: a pack is a device, another file is named by its path
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rootcellar_digest::{Digest, Secret};
+use rootcellar_reapi::tree::TreeDirectory;
+use rootcellar_reapi::{Error, InputTree};
+use rootcellar_store::{LocalStore, Location};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{mounts, redirect};
+use crate::attributes::Attributes;
+use crate::erofs::{self, Source, Tree};
+use crate::write::io_error;
+
+/// Bytes of a pack between two places that a blob can begin at.
+const SECTOR_BYTES: u64 = 512;
+
+/// Makes and mounts the image of a tree, all of whose files are under a lease. Tells its size, too. Blocks.
+pub(super) fn mount(
+    store: &dyn LocalStore,
+    tree: &InputTree,
+    hidden: &[&'static str],
+    dir: &Path,
+) -> Result<(OwnedFd, u64), Error> {
+    let places = Places::of(store, tree)?;
+    let encoded = erofs::encode(plant(tree, &places, hidden));
+    let mount = mount_encoded(&encoded, &places.packs, dir)?;
+    Ok((mount, encoded.len() as u64))
+}
+
+/// Where the files of a tree lie.
+struct Places<'t> {
+    files: HashMap<&'t Digest, Place, Secret>,
+    /// The paths of those that lie by themselves, from the directory of all such files.
+    loose: Vec<String>,
+    /// The packs among them, by their number less one.
+    packs: Vec<Arc<Path>>,
+}
+
+/// Gives packs their numbers.
+#[derive(Default)]
+struct Packs {
+    paths: Vec<Arc<Path>>,
+    numbers: HashMap<Arc<Path>, u16>,
+    /// The one that was asked for last: files of a tree were mostly put together.
+    latest: Option<(Arc<Path>, u16)>,
+}
+
+impl Packs {
+    fn number(&mut self, path: Arc<Path>) -> Result<u16, Error> {
+        if let Some((latest, number)) = &self.latest
+            && Arc::ptr_eq(latest, &path)
+        {
+            return Ok(*number);
+        }
+        let number = match self.numbers.get(&path) {
+            Some(number) => *number,
+            None => {
+                let number = u16::try_from(self.paths.len() + 1).map_err(|_| too_many_packs())?;
+                self.paths.push(path.clone());
+                self.numbers.insert(path.clone(), number);
+                number
+            }
+        };
+        self.latest = Some((path, number));
+        Ok(number)
+    }
+}
+
+enum Place {
+    Pack {
+        number: u16,
+        sector: u32,
+    },
+    /// By its number among them.
+    Loose(usize),
+}
+
+impl<'t> Places<'t> {
+    fn of(store: &dyn LocalStore, tree: &'t InputTree) -> Result<Self, Error> {
+        let loose_dir = store.loose_dir();
+        let mut files = HashMap::with_capacity_and_hasher(tree.files().len(), Secret::default());
+        let (mut packs, mut loose) = (Packs::default(), Vec::new());
+        for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
+            let place = match store.locate(*digest)? {
+                Location::Packed { path, offset } => {
+                    let number = packs.number(path)?;
+                    let sector = u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB");
+                    Place::Pack { number, sector }
+                }
+                Location::Loose { path } => {
+                    loose.push(redirect(&path, loose_dir.as_deref())?);
+                    Place::Loose(loose.len() - 1)
+                }
+                other => {
+                    return Err(Error::new(
+                        rootcellar_reapi::ErrorKind::Internal,
+                        format!("an image cannot name the place {other:?}"),
+                    ));
+                }
+            };
+            files.insert(digest, place);
+        }
+        Ok(Self {
+            files,
+            loose,
+            packs: packs.paths,
+        })
+    }
+
+    fn source(&self, digest: &Digest) -> Source<'_> {
+        match self.files.get(digest) {
+            // An empty file lies nowhere, whatever is said here.
+            None => Source::Redirect(""),
+            Some(Place::Pack { number, sector }) => Source::Device {
+                number: *number,
+                sector: *sector,
+            },
+            Some(Place::Loose(number)) => Source::Redirect(&self.loose[*number]),
+        }
+    }
+}
+
+fn too_many_packs() -> Error {
+    Error::resource_exhausted(format!(
+        "the files of an input root lie in more than {} packs",
+        u16::MAX
+    ))
+}
+
+/// The tree as the image shows it.
+fn plant<'a>(tree: &'a InputTree, places: &'a Places<'_>, made: &[&'static str]) -> Tree<'a> {
+    let mut planted = Tree::new(attributes(Attributes::of_directory(tree.root().properties())));
+    for name in made {
+        planted.add_directory(Tree::ROOT, name, attributes(Attributes::of_made_directory()));
+    }
+    let mut pending: Vec<(usize, &TreeDirectory)> = vec![(Tree::ROOT, &tree.directories()[0])];
+    while let Some((number, TreeDirectory { directory, .. })) = pending.pop() {
+        for file in directory.files() {
+            let look = Attributes::of_file(&file.properties, file.is_executable);
+            let (size, source) = (file.digest.size_bytes(), places.source(&file.digest));
+            planted.add_file(number, file.name.as_str(), attributes(look), size, source);
+        }
+        for link in directory.symlinks() {
+            let look = Attributes::of_link(&link.properties);
+            planted.add_link(number, link.name.as_str(), attributes(look), &link.target);
+        }
+        for node in directory.directories() {
+            let child = tree
+                .directory(&node.digest)
+                .expect("a tree holds every directory that it refers to");
+            let look = Attributes::of_directory(child.directory.properties());
+            pending.push((
+                planted.add_directory(number, node.name.as_str(), attributes(look)),
+                child,
+            ));
+        }
+    }
+    planted
+}
+
+pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
+    let nanos = u32::try_from(attributes.mtime.tv_nsec).expect("less than a second");
+    erofs::Attributes {
+        mode: u16::try_from(attributes.mode).expect("permission bits"),
+        mtime: (attributes.mtime.tv_sec, nanos),
+    }
+}
+
+fn mount_encoded(encoded: &[u8], packs: &[Arc<Path>], dir: &Path) -> Result<OwnedFd, Error> {
+    let write = || {
+        let mut image = tempfile::tempfile_in(dir)?;
+        image.write_all(encoded)?;
+        Ok::<File, std::io::Error>(image)
+    };
+    let image = write().map_err(|error| io_error("writing an image", error))?;
+    let open = |path: &Arc<Path>| {
+        rustix::fs::openat(CWD, &**path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| io_error(format!("opening the pack {}", path.display()), error))
+    };
+    let packs: Vec<OwnedFd> = packs.iter().map(open).collect::<Result<_, _>>()?;
+    mounts::mount_image(&image, &packs).map_err(|error| io_error("mounting an image", error))
+}

@@ -1,0 +1,66 @@
+//! A tree as files in memory: the lower layer for a server without privileges.
+//!
+//! Small files are there with their bytes. A larger one that lies by itself in the store is as long as it should be, empty, and says
+//! where its bytes are (`user.overlay.redirect`).
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rootcellar_digest::{Digest, Secret};
+use rootcellar_reapi::{Error, InputTree};
+use rootcellar_store::{LocalStore, Location};
+
+use super::helper::MountHelper;
+use super::redirect;
+use crate::Owner;
+use crate::beneath::Beneath;
+use crate::furnish::make_mount_points;
+use crate::write::{PAGE_BYTES, Writer, blocking, io_error, staging};
+
+/// Room for what is not counted file by file.
+const SPARE_BYTES: u64 = 1 << 20;
+
+/// Makes the file system, and writes the tree. All of its files are under a lease.
+pub(super) async fn mount(
+    store: &Arc<dyn LocalStore>,
+    tree: &InputTree,
+    hidden: &[&'static str],
+    helper: &Arc<MountHelper>,
+) -> Result<(OwnedFd, u64), Error> {
+    let redirects = redirects(&**store, tree)?;
+    let owner = Owner::current();
+    // The root is not known yet, and what is written does not depend on it.
+    let sizes = Writer::sizes(tree, |digest| redirects.contains_key(digest));
+    let helper = helper.clone();
+    let (bytes, files) = (sizes.pages * PAGE_BYTES + SPARE_BYTES, sizes.entries + 64);
+    let mount = blocking(move || {
+        helper
+            .memory(bytes, files)
+            .map_err(|error| io_error("making a file system in memory", error))
+    })
+    .await?;
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let root = Beneath::open_link(Path::new(&path)).map_err(|error| staging("", error))?;
+    let root = Arc::new(root);
+    let writer = Writer::new(store.clone(), root.clone(), tree, owner).redirecting(redirects);
+    writer.write_content().await?;
+    let hidden = hidden.to_vec();
+    blocking(move || make_mount_points(&root, &hidden, owner)).await?;
+    writer.finish_directories().await?;
+    Ok((mount, bytes))
+}
+
+/// Where the files lie that are not copied.
+fn redirects(store: &dyn LocalStore, tree: &InputTree) -> Result<HashMap<Digest, String, Secret>, Error> {
+    let loose_dir = store.loose_dir();
+    let mut redirects = HashMap::default();
+    for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
+        if let Location::Loose { path } = store.locate(*digest)? {
+            redirects.insert(*digest, redirect(&path, loose_dir.as_deref())?);
+        }
+    }
+    Ok(redirects)
+}
