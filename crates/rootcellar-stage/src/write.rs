@@ -48,6 +48,8 @@ pub(crate) struct Writer {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) entries: u64,
+    /// Those of them that lie elsewhere.
+    pub(crate) elsewhere: u64,
     pub(crate) pages: u64,
 }
 
@@ -75,11 +77,11 @@ impl Writer {
         let mut sizes = Sizes::default();
         for entry in plan::entries(tree) {
             sizes.entries += 1;
-            sizes.pages += match entry.node {
-                Node::File(digest) if elsewhere(&digest) => 0,
-                Node::File(digest) => digest.size_bytes().div_ceil(PAGE_BYTES),
-                Node::Directory | Node::Link { .. } => 1,
-            };
+            match entry.node {
+                Node::File(digest) if elsewhere(&digest) => sizes.elsewhere += 1,
+                Node::File(digest) => sizes.pages += digest.size_bytes().div_ceil(PAGE_BYTES),
+                Node::Directory | Node::Link { .. } => sizes.pages += 1,
+            }
         }
         sizes
     }

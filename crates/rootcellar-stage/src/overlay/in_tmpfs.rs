@@ -22,6 +22,7 @@ use crate::write::{PAGE_BYTES, Writer, blocking, io_error, staging};
 
 /// Room for what is not counted file by file.
 const SPARE_BYTES: u64 = 1 << 20;
+const SPARE_FILES: u64 = 64;
 
 /// Makes the file system, and writes the tree. All of its files are under a lease.
 pub(super) async fn mount(
@@ -35,7 +36,11 @@ pub(super) async fn mount(
     // The root is not known yet, and what is written does not depend on it.
     let sizes = Writer::sizes(tree, |digest| redirects.contains_key(digest));
     let helper = helper.clone();
-    let (bytes, files) = (sizes.pages * PAGE_BYTES + SPARE_BYTES, sizes.entries + 64);
+    // What a file says of where it lies is counted as if it were another one.
+    let (bytes, files) = (
+        sizes.pages * PAGE_BYTES + SPARE_BYTES,
+        sizes.entries + sizes.elsewhere + SPARE_FILES,
+    );
     let mount = blocking(move || {
         helper
             .memory(bytes, files)

@@ -159,7 +159,10 @@ impl Stager for OverlayStager {
         let image = self.images.get(root).await?;
         let owned = match &self.options.means {
             Means::Privileged(namespaces) => image.owned_by(options.owner, &**namespaces).await?,
-            Means::Unprivileged(_) => None,
+            Means::Unprivileged(_) => {
+                check_own(options.owner)?;
+                None
+            }
         };
         let new = root::NewRoot {
             store: self.store.clone(),
@@ -173,6 +176,17 @@ impl Stager for OverlayStager {
         };
         let staged = blocking(move || OverlayRoot::make(new, &options)).await?;
         Ok(Box::new(staged))
+    }
+}
+
+/// A process without privileges has no files but its own to give.
+fn check_own(owner: Owner) -> Result<(), Error> {
+    match owner == Owner::current() {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::Internal,
+            format!("a root in a user namespace cannot belong to user {}", owner.uid),
+        )),
     }
 }
 

@@ -15,15 +15,17 @@ use super::{FUNCTION, Fixture, Kind, capture, options, overlay, root_digest, roo
 /// Some times what is put into it at once.
 const STORE_BYTES: u64 = 24 << 20;
 
-async fn fixture() -> Option<Fixture> {
+/// One for each stager that keeps images.
+async fn fixtures() -> Vec<Fixture> {
     let options = DiskOptions {
         bytes_max: STORE_BYTES,
         ..DiskOptions::default()
     };
-    match Kind::all().contains(&Kind::Overlay) {
-        true => Some(Fixture::with(Kind::Overlay, options).await),
-        false => None,
+    let mut fixtures = Vec::new();
+    for kind in Kind::all().into_iter().filter(|kind| *kind != Kind::Copy) {
+        fixtures.push(Fixture::with(kind, options.clone()).await);
     }
+    fixtures
 }
 
 fn stager(fixture: &Fixture, images_max: usize) -> OverlayStager {
@@ -31,7 +33,13 @@ fn stager(fixture: &Fixture, images_max: usize) -> OverlayStager {
         images_max,
         ..ImageLimits::default()
     };
-    overlay(&fixture.store, &fixture.dir.path().join("other"), roots(), limits)
+    overlay(
+        fixture.kind,
+        &fixture.store,
+        &fixture.dir.path().join("other"),
+        roots(),
+        limits,
+    )
 }
 
 /// Small files, which lie in packs, and larger ones, which do not. All are of other bytes for each seed.
@@ -71,106 +79,110 @@ async fn churn(fixture: &Fixture, seed: u64, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn actions_on_one_root_at_once_make_one_image() {
-    let Some(fixture) = fixture().await else { return };
-    let stager = Arc::new(stager(&fixture, 10));
-    let digest = fixture.tree(|dir| fill(dir, 1)).await;
-    let stage = |stager: Arc<OverlayStager>| async move { stager.stage(digest, options("")).await.unwrap() };
-    let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(stage(stager.clone()))).collect();
-    let mut staged = Vec::new();
-    for task in tasks {
-        staged.push(task.await.unwrap());
+    for fixture in fixtures().await {
+        let stager = Arc::new(stager(&fixture, 10));
+        let digest = fixture.tree(|dir| fill(dir, 1)).await;
+        let stage = |stager: Arc<OverlayStager>| async move { stager.stage(digest, options("")).await.unwrap() };
+        let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(stage(stager.clone()))).collect();
+        let mut staged = Vec::new();
+        for task in tasks {
+            staged.push(task.await.unwrap());
+        }
+        let first = contents(&*staged[0]);
+        assert!(first.len() == 210 && staged.iter().all(|root| contents(&**root) == first));
+        fs::write(staged[0].path().join("small-1"), "changed").unwrap();
+        assert_eq!(contents(&*staged[1]), first);
+        let statistics = stager.image_statistics();
+        assert_eq!((statistics.kept, statistics.made, statistics.reused), (1, 1, 7));
+        assert!(statistics.bytes > 0);
     }
-    let first = contents(&*staged[0]);
-    assert!(first.len() == 210 && staged.iter().all(|root| contents(&**root) == first));
-    fs::write(staged[0].path().join("small-1"), "changed").unwrap();
-    assert_eq!(contents(&*staged[1]), first);
-    let statistics = stager.image_statistics();
-    assert_eq!((statistics.kept, statistics.made, statistics.reused), (1, 1, 7));
-    assert!(statistics.bytes > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_beyond_the_bound_go_those_used_last_stay() {
-    let Some(fixture) = fixture().await else { return };
-    let stager = stager(&fixture, 2);
-    let mut digests = Vec::new();
-    for seed in 0..3 {
-        digests.push(fixture.tree(|dir| fill(dir, seed)).await);
+    for fixture in fixtures().await {
+        let stager = stager(&fixture, 2);
+        let mut digests = Vec::new();
+        for seed in 0..3 {
+            digests.push(fixture.tree(|dir| fill(dir, seed)).await);
+        }
+        let in_use = stager.stage(digests[0], options("")).await.unwrap();
+        let before = contents(&*in_use);
+        for digest in [digests[1], digests[2], digests[1]] {
+            stager.stage(digest, options("")).await.unwrap().remove().await.unwrap();
+        }
+        let statistics = stager.image_statistics();
+        assert_eq!((statistics.kept, statistics.made, statistics.reused), (2, 3, 1));
+        assert_eq!(contents(&*in_use), before, "what runs on an image keeps it");
     }
-    let in_use = stager.stage(digests[0], options("")).await.unwrap();
-    let before = contents(&*in_use);
-    for digest in [digests[1], digests[2], digests[1]] {
-        stager.stage(digest, options("")).await.unwrap().remove().await.unwrap();
-    }
-    let statistics = stager.image_statistics();
-    assert_eq!((statistics.kept, statistics.made, statistics.reused), (2, 3, 1));
-    assert_eq!(contents(&*in_use), before, "what runs on an image keeps it");
 }
 
 /// A full store evicts and compacts under a staged root, which shows what it showed; then the image that nobody uses gives way.
 #[tokio::test(flavor = "multi_thread")]
 async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
-    let Some(fixture) = fixture().await else { return };
-    let stager = stager(&fixture, 10);
-    let digest = fixture.tree(|dir| fill(dir, 4)).await;
-    let root = stager.stage(digest, options("")).await.unwrap();
-    let before = contents(&*root);
-    for seed in 0..4 {
-        churn(&fixture, 100 + seed, STORE_BYTES / 2).await;
-        let other = stager.stage(digest, options("")).await.unwrap();
-        assert_eq!((contents(&*root), contents(&*other)), (before.clone(), before.clone()));
-        other.remove().await.unwrap();
-    }
-    root.remove().await.unwrap();
-    // Leases of somebody who works fill the store, until only the image is left to go.
-    let mut leases = Vec::new();
-    for seed in 0..200 {
-        if stager.image_statistics().kept == 0 {
-            break;
+    for fixture in fixtures().await {
+        let stager = stager(&fixture, 10);
+        let digest = fixture.tree(|dir| fill(dir, 4)).await;
+        let root = stager.stage(digest, options("")).await.unwrap();
+        let before = contents(&*root);
+        for seed in 0..4 {
+            churn(&fixture, 100 + seed, STORE_BYTES / 2).await;
+            let other = stager.stage(digest, options("")).await.unwrap();
+            assert_eq!((contents(&*root), contents(&*other)), (before.clone(), before.clone()));
+            other.remove().await.unwrap();
         }
-        let blob = Seeded::new(1000 + seed).blob(FUNCTION, 300_000);
-        let digest = blob.digest();
-        fixture.store.put(blob).await.unwrap();
-        leases.push(
-            rootcellar_store::LocalStore::lease(&*fixture.store, &[digest])
-                .await
-                .unwrap(),
+        root.remove().await.unwrap();
+        // Leases of somebody who works fill the store, until only the image is left to go.
+        let mut leases = Vec::new();
+        for seed in 0..200 {
+            if stager.image_statistics().kept == 0 {
+                break;
+            }
+            let blob = Seeded::new(1000 + seed).blob(FUNCTION, 300_000);
+            let digest = blob.digest();
+            fixture.store.put(blob).await.unwrap();
+            leases.push(
+                rootcellar_store::LocalStore::lease(&*fixture.store, &[digest])
+                    .await
+                    .unwrap(),
+            );
+        }
+        assert_eq!(
+            stager.image_statistics().kept,
+            0,
+            "an idle image stays while nothing else could go"
         );
+        drop(leases);
+        churn(&fixture, 200, 2 * STORE_BYTES).await;
+        // Gone, and said to be.
+        let error = stager.stage(digest, options("")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert_eq!(
+            stager.image_statistics().kept,
+            0,
+            "no place is kept for what cannot be made"
+        );
+        // Uploaded again, it is staged again.
+        assert_eq!(fixture.tree(|dir| fill(dir, 4)).await, digest);
+        let root = stager.stage(digest, options("")).await.unwrap();
+        assert_eq!(contents(&*root), before);
+        assert_eq!(root_digest(&capture(&*root, &["."]).await), digest);
     }
-    assert_eq!(
-        stager.image_statistics().kept,
-        0,
-        "an idle image stays while nothing else could go"
-    );
-    drop(leases);
-    churn(&fixture, 200, 2 * STORE_BYTES).await;
-    // Gone, and said to be.
-    let error = stager.stage(digest, options("")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-    assert_eq!(
-        stager.image_statistics().kept,
-        0,
-        "no place is kept for what cannot be made"
-    );
-    // Uploaded again, it is staged again.
-    assert_eq!(fixture.tree(|dir| fill(dir, 4)).await, digest);
-    let root = stager.stage(digest, options("")).await.unwrap();
-    assert_eq!(contents(&*root), before);
-    assert_eq!(root_digest(&capture(&*root, &["."]).await), digest);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_asked_for_and_the_next_attempt_finds_it() {
-    let Some(fixture) = fixture().await else { return };
-    let stager = stager(&fixture, 10);
-    let other = Fixture::new(Kind::Overlay).await;
-    let digest = other.tree(|dir| fill(dir, 5)).await;
-    let error = stager.stage(digest, options("")).await.unwrap_err();
-    assert_eq!(error.missing(), [digest]);
-    let directory = other.store.read(digest, 1 << 20).await.unwrap();
-    fixture.store.put_bytes(FUNCTION, directory).await.unwrap();
-    let error = stager.stage(digest, options("")).await.unwrap_err();
-    assert_eq!(error.missing().len(), 210);
-    assert_eq!(fixture.tree(|dir| fill(dir, 5)).await, digest);
-    stager.stage(digest, options("")).await.unwrap();
+    for fixture in fixtures().await {
+        let stager = stager(&fixture, 10);
+        let other = Fixture::new(Kind::Overlay).await;
+        let digest = other.tree(|dir| fill(dir, 5)).await;
+        let error = stager.stage(digest, options("")).await.unwrap_err();
+        assert_eq!(error.missing(), [digest]);
+        let directory = other.store.read(digest, 1 << 20).await.unwrap();
+        fixture.store.put_bytes(FUNCTION, directory).await.unwrap();
+        let error = stager.stage(digest, options("")).await.unwrap_err();
+        assert_eq!(error.missing().len(), 210);
+        assert_eq!(fixture.tree(|dir| fill(dir, 5)).await, digest);
+        stager.stage(digest, options("")).await.unwrap();
+    }
 }

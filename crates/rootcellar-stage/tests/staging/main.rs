@@ -14,7 +14,7 @@ mod images;
 mod leaks;
 mod namespaces;
 
-use self::namespaces::Unshared;
+use self::namespaces::{Unshared, mount_helper};
 
 use bytes::Bytes;
 use prost_types::Timestamp;
@@ -44,32 +44,33 @@ struct Fixture {
 enum Kind {
     Copy,
     Overlay,
+    OverlayTmpfs,
 }
 
 impl Kind {
     /// Those that this process may use.
     fn all() -> Vec<Self> {
         if Owner::current() == Owner::ROOT {
-            return vec![Self::Copy, Self::Overlay];
+            return vec![Self::Copy, Self::Overlay, Self::OverlayTmpfs];
         }
-        skip("overlays can be mounted by root only");
-        vec![Self::Copy]
+        skip("EROFS images can be mounted by root only");
+        vec![Self::Copy, Self::OverlayTmpfs]
     }
 
     fn stager(self, store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions) -> Box<dyn Stager> {
         match self {
             Self::Copy => Box::new(CopyStager::open(store.clone(), dir, roots).unwrap()),
-            Self::Overlay => Box::new(overlay(store, dir, roots, ImageLimits::default())),
+            Self::Overlay | Self::OverlayTmpfs => Box::new(overlay(self, store, dir, roots, ImageLimits::default())),
         }
     }
 }
 
-fn overlay(store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions, images: ImageLimits) -> OverlayStager {
-    let options = OverlayOptions {
-        roots,
-        images,
-        means: Means::Privileged(Arc::new(Unshared)),
+fn overlay(kind: Kind, store: &Arc<DiskStore>, dir: &Path, roots: StagerOptions, images: ImageLimits) -> OverlayStager {
+    let means = match kind {
+        Kind::OverlayTmpfs => Means::Unprivileged(Arc::new(mount_helper())),
+        _ => Means::Privileged(Arc::new(Unshared)),
     };
+    let options = OverlayOptions { roots, images, means };
     OverlayStager::open(store.clone(), dir, options).unwrap()
 }
 
@@ -333,7 +334,7 @@ async fn a_root_belongs_to_whoever_runs_in_it() {
             })
             .await;
         let owners = match Owner::current() {
-            Owner::ROOT => vec![
+            Owner::ROOT if fixture.kind != Kind::OverlayTmpfs => vec![
                 Owner {
                     uid: 1_900_000_000,
                     gid: 1_900_000_001,
