@@ -10,7 +10,7 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::{from_proto, to_proto};
 use rootcellar_reapi::{InputTree, NodeName, Outputs, RelPath, TreeLimits, encode_directory};
 use rootcellar_stage::{
-    Captured, ImageLimits, Means, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager,
+    Captured, ImageLimits, Means, MountHelper, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager,
     StagerOptions, UserNamespaces, read_tree,
 };
 use rootcellar_store::{BlobStoreExt as _, DiskOptions, DiskStore, LocalStore as _, SystemClock};
@@ -18,22 +18,22 @@ use rootcellar_worker::sandbox::{Identity, MOUNT_POINTS, Root, Sandbox, SandboxS
 use tempfile::TempDir;
 
 use crate::fixture::{Fixture, HOST_ID, SANDBOX, block_on, end_of, spec_at};
-use crate::harness::{Claim, Need};
+use crate::harness::{Claim, is_root};
 
 pub(crate) const CLAIMS: &[Claim] = &[
     Claim {
         name: "a_staged_overlay_is_a_root_like_any_other",
-        needs: &[Need::Root],
+        needs: &[],
         holds: a_staged_overlay_is_a_root_like_any_other,
     },
     Claim {
         name: "a_staged_overlay_is_read_only_where_its_tree_says_so",
-        needs: &[Need::Root],
+        needs: &[],
         holds: a_staged_overlay_is_read_only_where_its_tree_says_so,
     },
     Claim {
         name: "what_is_in_a_staged_overlay_reaches_neither_store_nor_layers",
-        needs: &[Need::Root],
+        needs: &[],
         holds: what_is_in_a_staged_overlay_reaches_neither_store_nor_layers,
     },
 ];
@@ -55,6 +55,15 @@ impl UserNamespaces for Helpers {
         };
         self.0.user_namespace(identity).map_err(std::io::Error::other)
     }
+}
+
+/// As the root of the machine, EROFS images; else files in memory.
+fn means() -> Means {
+    if is_root() {
+        return Means::Privileged(Arc::new(Helpers(SANDBOX.clone())));
+    }
+    let connect = || SANDBOX.mount_helper().map_err(std::io::Error::other);
+    Means::Unprivileged(Arc::new(MountHelper::new(connect)))
 }
 
 /// A store with the fixture's tree in it, and a stager.
@@ -83,7 +92,7 @@ impl Staging {
                 ..StagerOptions::default()
             },
             images: ImageLimits::default(),
-            means: Means::Privileged(Arc::new(Helpers(SANDBOX.clone()))),
+            means: means(),
         };
         let stager = OverlayStager::open(store.clone(), dir.path().join("stage"), options).unwrap();
         Self {
@@ -96,9 +105,12 @@ impl Staging {
 
     async fn stage(&self) -> Box<dyn StagedRoot> {
         let options = StageOptions {
-            owner: Owner {
-                uid: HOST_ID,
-                gid: HOST_ID,
+            owner: match is_root() {
+                true => Owner {
+                    uid: HOST_ID,
+                    gid: HOST_ID,
+                },
+                false => Owner::current(),
             },
             working_directory: RelPath::root(),
             directories: BTreeSet::new(),
