@@ -25,6 +25,8 @@ const LEAK: (&str, &str) = ("ROOTCELLAR_TEST_LEAK", "the server's own");
 pub struct ServerOptions {
     /// Command line arguments after those that name the address and the directory.
     pub arguments: Vec<String>,
+    /// Whether the server runs as a user of no rights, where the test itself is root.
+    pub as_nobody: bool,
 }
 
 /// A server on a free port of the loopback interface, with a data directory that dies with it.
@@ -164,7 +166,10 @@ impl Drop for Server {
 fn spawn(program: &ServerProgram, options: &ServerOptions, directory: &Path, address: SocketAddr) -> Running {
     let data = directory.join("data");
     fs::create_dir_all(&data).expect("the test's directory is writable");
-    let mut command = Command::new(&program.0);
+    let mut command = match options.as_nobody && rustix::process::geteuid().is_root() {
+        true => as_nobody(program, directory, &data),
+        false => Command::new(&program.0),
+    };
     command
         .arg("serve")
         .arg("--listen")
@@ -173,6 +178,22 @@ fn spawn(program: &ServerProgram, options: &ServerOptions, directory: &Path, add
         .arg(&data);
     command.args(&options.arguments).env(LEAK.0, LEAK.1);
     Running::start(&mut command, &directory.join("log"))
+}
+
+/// The program as Debian's `nobody`, to whom the data directory belongs.
+fn as_nobody(program: &ServerProgram, directory: &Path, data: &Path) -> Command {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    const NOBODY: u32 = 65_534;
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(directory, open).expect("the test's directory is its own");
+    chown(data, Some(NOBODY), Some(NOBODY)).expect("root gives files away");
+    let mut command = Command::new("setpriv");
+    let (uid, gid) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    command
+        .args([uid.as_str(), gid.as_str(), "--clear-groups"])
+        .arg(&program.0);
+    command
 }
 
 /// A port that was free a moment ago. The kernel hands out such ports in a random order, so that a second test gets

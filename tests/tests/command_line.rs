@@ -123,6 +123,7 @@ fn execution_is_not_offered_beyond_this_machine_by_accident() {
         &program,
         &ServerOptions {
             arguments: vec!["--no-execution".to_owned()],
+            ..ServerOptions::default()
         },
     );
     let client = CommandLine::new(&program, &server);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,12 +23,19 @@ struct Farm {
 impl Farm {
     /// A server with these lines in its configuration file.
     fn open(settings: &str) -> Option<Self> {
+        Self::open_as(settings, false)
+    }
+
+    fn open_as(settings: &str, as_nobody: bool) -> Option<Self> {
         let program = need(ServerProgram::find())?;
         let project = need(Project::copy_of("kitchen"))?;
         let file = project.path().join("rootcellar.toml");
         fs::write(&file, settings).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(project.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let options = ServerOptions {
             arguments: vec!["--config".to_owned(), file.to_str().unwrap().to_owned()],
+            as_nobody,
         };
         let server = Server::start_with(&program, &options);
         let client = CommandLine::new(&program, &server);
@@ -187,4 +195,44 @@ fn what_each_part_took_is_logged() {
     for part in ["waited", "staged", "sandbox", "of that ran", "captured"] {
         assert!(line.contains(part), "{line}");
     }
+}
+
+#[test]
+fn a_server_without_privileges_mounts_too() {
+    let Some(farm) = Farm::open_as("stager = 'overlay-tmpfs'\n", true) else {
+        return;
+    };
+    let root = farm.root();
+    fs::write(root.join("etc/large"), vec![b'x'; 100_000]).unwrap();
+    let script = "id -u; wc -c < /etc/large; echo more >> /etc/large; wc -c < /etc/large; \
+        rm -r /etc/hostname; mkdir /new && mv /etc/large /new/; touch /new/small; ls /new";
+    for _ in 0..2 {
+        let ended = farm.client.run(&[
+            "exec",
+            "--no-cache",
+            "--root",
+            root.to_str().unwrap(),
+            "--output",
+            "new",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]);
+        let ended = ended.expect_success().expect_text("0\n100000\n100005\nlarge\nsmall\n");
+        ended.expect_text("output sha256/");
+    }
+    assert!(farm.server.log().contains("staged by overlay-tmpfs"));
+    assert!(wait_until(SOON, || farm.staged() == 0), "roots stay");
+    let mut farm = farm;
+    let arguments = ["exec", "--root", root.to_str().unwrap(), "--", "sleep", "4712"];
+    let running = farm.client.start(&arguments, "long");
+    assert!(
+        wait_until(SOON, || process_with_argument("sleep", "4712")),
+        "{}",
+        running.output()
+    );
+    farm.server.crash_and_restart();
+    assert!(wait_until(SOON, || !process_with_argument("sleep", "4712")));
+    assert!(wait_until(SOON, || farm.staged() == 0), "a root stays");
 }

@@ -26,6 +26,7 @@ fn serve(arguments: &[&str]) -> Option<(Server, CommandLine)> {
             .chain(arguments)
             .map(ToString::to_string)
             .collect(),
+        ..ServerOptions::default()
     };
     let server = Server::start_with(&program, &options);
     let client = CommandLine::new(&program, &server);

@@ -37,7 +37,10 @@ fn a_command_that_nobody_waits_for_ends() {
     let file = settings.path().join("rootcellar.toml");
     fs::write(&file, SETTINGS).unwrap();
     let arguments = vec![String::from("--config"), file.to_str().unwrap().to_owned()];
-    let Some(kitchen) = Kitchen::open_with(&ServerOptions { arguments }) else {
+    let Some(kitchen) = Kitchen::open_with(&ServerOptions {
+        arguments,
+        ..ServerOptions::default()
+    }) else {
         return;
     };
     the_command_ends_with_its_client(&kitchen, "base.bst", Signal::TERM, "86423");

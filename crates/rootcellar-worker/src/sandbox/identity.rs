@@ -64,12 +64,17 @@ pub(super) fn map_ids(child: Pid, identity: Identity, power: MappingPower) -> Re
 
 /// Refuses to map to the machine's root.
 fn refuse_host_root(identity: Identity) -> Result<(), Failure> {
-    if is_host_root(identity.host_uid, "uid_map")? || is_host_root(identity.host_gid, "gid_map")? {
+    if is_root_of_host(identity)? {
         return Err(Failure::unfit(
             "a sandbox is never mapped to the root of the host: choose another id",
         ));
     }
     Ok(())
+}
+
+/// Tells whether an identity maps to the machine's root user or group.
+pub(super) fn is_root_of_host(identity: Identity) -> Result<bool, Failure> {
+    Ok(is_host_root(identity.host_uid, "uid_map")? || is_host_root(identity.host_gid, "gid_map")?)
 }
 
 /// Tells whether an id is the machine's root. In a container that maps its root to somebody else, 0 is not.
@@ -82,8 +87,7 @@ fn is_host_root(id: u32, map: &str) -> Result<bool, Failure> {
 /// Returns an identity that can be tried out: of this process, or of nobody if this is the machine's root.
 pub(super) fn for_trial() -> Result<Identity, Failure> {
     let own = Identity::own(0, 0);
-    let privileged = is_host_root(own.host_uid, "uid_map")? || is_host_root(own.host_gid, "gid_map")?;
-    Ok(if privileged {
+    Ok(if is_root_of_host(own)? {
         Identity {
             host_uid: NOBODY,
             host_gid: NOBODY,

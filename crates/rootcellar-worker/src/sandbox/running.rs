@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::error::{Failure, SandboxError, SandboxErrorKind};
+use super::identity;
 use super::message::{FinalReport, REPORT_BYTES_MAX, Report, SPEC_BYTES_MAX, Usage, encode_spec};
 use super::namespace;
 use super::order::send_header;
@@ -146,10 +147,14 @@ impl Sandbox {
     /// Blocks for a millisecond.
     ///
     /// # Errors
-    /// `Machine` if there cannot be one here.
+    /// `Unfit` for the root of the host, who mounts without; `Machine` if there cannot be one here.
     pub fn mount_helper(&self) -> Result<StdUnixStream, SandboxError> {
+        let own = Identity::own(0, 0);
+        if identity::is_root_of_host(own).map_err(Failure::into_error)? {
+            return Err(SandboxError::unfit("this is for servers that are not root"));
+        }
         let mut helper = self.launch(Role::Mounter)?;
-        namespace::map(&mut helper, Identity::own(0, 0)).map_err(Failure::into_error)?;
+        namespace::map(&mut helper, own).map_err(Failure::into_error)?;
         helper
             .write_all(&[1])
             .map_err(machine("tell the process that mounts to begin"))?;

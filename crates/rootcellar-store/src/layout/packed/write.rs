@@ -174,7 +174,7 @@ impl Packed {
     fn try_make(&self, region: Region, limit: u64) -> io::Result<Pack> {
         let ground = &self.ground;
         let path = data_path(&self.dir, region);
-        let data = ground.disk.open(&path, Open::Create { mode: 0o444 })?;
+        let data = ground.disk.open(&path, Open::Create { mode: 0o644 })?;
         let pack = Pack::new(region, path, data, ground.bytes.share());
         pack.reserve(limit)?;
         pack.set_bytes(limit, LOG_BYTES);
