@@ -90,7 +90,7 @@ pub(crate) struct Doctor {
 pub(crate) enum Bench {
     /// Puts, reads, looks up, restarts and evicts, with each storage layout, over the sizes of real builds.
     Layouts(BenchLayouts),
-    /// Stages a root of 50,000 files, captures it, and does what others do with it, for comparison. As root.
+    /// Stages a root of 50,000 files, captures it, and does what others do with it, for comparison.
     Staging(BenchStaging),
     /// Runs actions that do nothing, one at a time and eight at a time, on a server of its own or on yours.
     Actions(BenchActions),

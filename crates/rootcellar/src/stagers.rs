@@ -78,6 +78,15 @@ pub(crate) async fn probe(kind: StagerKind, dir: &Path, sandbox: &Sandbox) -> Re
     }
 }
 
+/// By what right this process can mount for its own user.
+pub(crate) fn own_means(sandbox: &Sandbox) -> Means {
+    let kind = match Owner::current() {
+        Owner::ROOT => StagerKind::Overlay,
+        _ => StagerKind::OverlayTmpfs,
+    };
+    means(kind, sandbox).expect("both mount")
+}
+
 fn means(kind: StagerKind, sandbox: &Sandbox) -> Option<Means> {
     match kind {
         StagerKind::Overlay => Some(Means::Privileged(Arc::new(Namespaces::of(sandbox)))),

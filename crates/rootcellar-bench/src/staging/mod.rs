@@ -8,7 +8,6 @@ mod tree;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use rootcellar_reapi::{Outputs, RelPath};
 use rootcellar_stage::erofs::{self, Attributes, Source, Tree};
 use rootcellar_stage::{
     CopyStager, ImageLimits, Means, OverlayOptions, OverlayStager, Owner, StageOptions, StagedRoot, Stager,
-    StagerOptions, UserNamespaces,
+    StagerOptions,
 };
 use rootcellar_store::layout::LooseKind;
 use rootcellar_store::{LocalStore as _, Location};
@@ -45,7 +44,8 @@ const FARM_RUNS: usize = 2;
 /// What is asked, by a name for the command line.
 pub const QUESTIONS: [&str; 5] = ["image", "cached", "uncached", "farms", "capture"];
 
-/// Measures staging, and tells `say` what is going on. Of [`QUESTIONS`] those are answered that `is_asked`.
+/// Measures staging with mounts made by `means`, for this process's own user, and tells `say` what is going on. Of [`QUESTIONS`] those
+/// are answered that `is_asked`.
 ///
 /// # Errors
 /// Why overlays cannot be had on this disk.
@@ -54,6 +54,7 @@ pub const QUESTIONS: [&str; 5] = ["image", "cached", "uncached", "farms", "captu
 /// If the disk fails.
 pub fn figures(
     ground: &Ground<'_>,
+    means: Means,
     is_asked: impl Fn(&str) -> bool,
     mut say: impl FnMut(&str),
 ) -> Result<Vec<Figure>, String> {
@@ -62,7 +63,7 @@ pub fn figures(
         say("staging: an image in memory");
         figures.push(image(ground));
     }
-    let bench = Bench::new(ground, &mut say)?;
+    let bench = Bench::new(ground, means, &mut say)?;
     if is_asked("cached") {
         say("staging: a root that is staged again and again");
         figures.extend(bench.cached());
@@ -87,46 +88,35 @@ struct Bench {
     disk: OpenDisk,
     root: Root,
     dir: tempfile::TempDir,
-}
-
-/// Everything belongs to root here.
-#[derive(Debug)]
-struct NoNamespaces;
-
-#[async_trait::async_trait]
-impl UserNamespaces for NoNamespaces {
-    async fn of(&self, _owner: Owner) -> std::io::Result<OwnedFd> {
-        Err(std::io::ErrorKind::Unsupported.into())
-    }
+    means: Means,
 }
 
 impl Bench {
-    fn new(ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Result<Self, String> {
+    fn new(ground: &Ground<'_>, means: Means, say: &mut impl FnMut(&str)) -> Result<Self, String> {
         let dir = ground.fresh();
         let disk = OpenDisk::open(&dir.path().join("store"), &hybrid().options);
-        let means = Means::Privileged(Arc::new(NoNamespaces));
-        let probed = rootcellar_stage::probe_overlay(dir.path(), &means, Owner::ROOT);
+        let probed = rootcellar_stage::probe_overlay(dir.path(), &means, Owner::current());
         disk.runtime.block_on(probed).map_err(|reason| reason.to_string())?;
         say("staging: making a root");
         let mut root = Root::new(ground.shrunk(FILES), ground.shrunk(DIRECTORIES));
         for blobs in std::mem::take(&mut root.blobs).chunks(1000) {
             disk.put_many(blobs.to_vec());
         }
-        Ok(Self { disk, root, dir })
+        Ok(Self { disk, root, dir, means })
     }
 
     fn overlay(&self, name: &str) -> OverlayStager {
         let options = OverlayOptions {
             roots: StagerOptions::default(),
             images: ImageLimits::default(),
-            means: Means::Privileged(Arc::new(NoNamespaces)),
+            means: self.means.clone(),
         };
         OverlayStager::open(self.disk.store.clone(), self.dir.path().join(name), options).expect("a stager opens")
     }
 
     fn stage(&self, stager: &dyn Stager) -> Box<dyn StagedRoot> {
         let options = StageOptions {
-            owner: Owner::ROOT,
+            owner: Owner::current(),
             working_directory: RelPath::root(),
             directories: BTreeSet::new(),
         };

@@ -15,6 +15,7 @@ use crate::Owner;
 use crate::attributes::Attributes;
 use crate::beneath::Beneath;
 use crate::erofs::{self, Source, Tree};
+use crate::remove::remove_tree;
 use crate::write::blocking;
 
 const IN_PACK: &[u8] = b"one behind the other";
@@ -87,17 +88,28 @@ pub async fn probe_overlay(dir: &Path, means: &Means, owner: Owner) -> Result<()
         let probe = || {
             std::fs::create_dir_all(&dir).map_err(at(MAKE_FILES))?;
             let room = tempfile::Builder::new().prefix("probe-").tempdir_in(&dir);
-            let room = room.map_err(at(MAKE_FILES))?;
-            make_dirs(room.path(), owner).map_err(at(MAKE_FILES))?;
-            let lower = match &means {
-                Means::Privileged(_) => image(room.path(), namespace.as_ref())?,
-                Means::Unprivileged(helper) => files_in_memory(helper)?,
-            };
-            try_overlay(room.path(), &means, &lower, owner)
+            // Not left to its drop: overlayfs makes directories that their owner has to open first.
+            let room = room.map_err(at(MAKE_FILES))?.keep();
+            let tried = try_in(&room, &means, namespace.as_ref(), owner);
+            remove_tree(&room).map_err(at(MAKE_FILES)).and(tried)
         };
         Ok(probe())
     });
     tried.await.expect("the closure above has no other error")
+}
+
+fn try_in(
+    room: &Path,
+    means: &Means,
+    namespace: Option<&OwnedFd>,
+    owner: Owner,
+) -> Result<(), OverlayUnavailable> {
+    make_dirs(room, owner).map_err(at(MAKE_FILES))?;
+    let lower = match means {
+        Means::Privileged(_) => image(room, namespace)?,
+        Means::Unprivileged(helper) => files_in_memory(helper)?,
+    };
+    try_overlay(room, means, &lower, owner)
 }
 
 fn try_overlay(room: &Path, means: &Means, lower: &OwnedFd, owner: Owner) -> Result<(), OverlayUnavailable> {

@@ -12,8 +12,11 @@ use rootcellar_bench::figures::{Ground, QUESTIONS, Question};
 use rootcellar_bench::{CandidateKind, DiskCandidate, MIXES, Mix, Report, Workload, measure, staging};
 use rootcellar_store::layout::{LayoutKind, kind_named};
 
+use rootcellar_worker::sandbox::Sandbox;
+
 use crate::cli;
 use crate::size::Size;
+use crate::stagers;
 
 const LAYOUTS: [&str; 3] = ["loose", "packed", "hybrid"];
 /// A system to build in, very many small files, and what a compiler makes.
@@ -79,7 +82,8 @@ pub(crate) fn staging_costs(options: &cli::BenchStaging) -> anyhow::Result<ExitC
         shrink: if options.quick { QUICK } else { 1 },
     };
     let mut report = Report::new();
-    report.figures = staging::figures(&ground, is_asked, say).map_err(anyhow::Error::msg)?;
+    report.figures = staging::figures(&ground, stagers::own_means(&Sandbox::of_this_program()), is_asked, say)
+        .map_err(anyhow::Error::msg)?;
     show(&report, &options.report)?;
     Ok(ExitCode::SUCCESS)
 }
