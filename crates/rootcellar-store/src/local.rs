@@ -17,6 +17,10 @@ pub trait LocalStore: BlobStore {
     /// Until the lease is dropped, none of its blobs is evicted or moved. Duplicates are fine.
     async fn lease(&self, digests: &[Digest]) -> Result<Leased>;
 
+    /// Takes a lease as [`lease`](Self::lease) does, and tells where each blob lies, in the order of `digests`; `None` for the empty
+    /// blob, which lies nowhere.
+    async fn lease_and_locate(&self, digests: &[Digest]) -> Result<Located>;
+
     /// Where a leased blob lies. Without a lease the answer can be wrong a moment later.
     ///
     /// # Errors
@@ -53,6 +57,15 @@ pub enum Shortage {
 pub enum Leased {
     /// All blobs are present, and stay so while this is held.
     Held(Lease),
+    /// These are not present, each named once; no lease was taken.
+    Missing(Vec<Digest>),
+}
+
+/// The answer to a request for a lease and places.
+#[derive(Debug)]
+pub enum Located {
+    /// All blobs are present, and stay where they are while the lease is held.
+    Held(Lease, Vec<Option<Location>>),
     /// These are not present, each named once; no lease was taken.
     Missing(Vec<Digest>),
 }

@@ -96,6 +96,10 @@ impl Graph {
         &self.directories
     }
 
+    pub(super) fn position(&self, digest: &Digest) -> Option<usize> {
+        self.ids.get(digest).copied()
+    }
+
     pub(super) fn get(&self, digest: &Digest) -> Option<&TreeDirectory> {
         self.ids.get(digest).map(|id| &self.directories[*id])
     }

@@ -128,6 +128,25 @@ impl InputTree {
         self.graph.get(digest)
     }
 
+    /// Where a directory of this tree stands in [`directories`](Self::directories).
+    ///
+    /// # Panics
+    /// If `digest` comes from elsewhere and is not in this tree.
+    pub fn position(&self, digest: &Digest) -> usize {
+        self.graph
+            .position(digest)
+            .expect("a tree holds every directory that it refers to")
+    }
+
+    /// The digests of all files as they are mentioned, directory by directory in the order of [`directories`](Self::directories).
+    pub fn mentioned_files(&self) -> impl Iterator<Item = &Digest> {
+        let files = self
+            .directories()
+            .iter()
+            .flat_map(|directory| directory.directory.files());
+        files.map(|file| &file.digest)
+    }
+
     /// The directory that a [`DirectoryNode`](crate::DirectoryNode) of this tree means.
     ///
     /// # Panics

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use rootcellar_digest::Digest;
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Shortage};
+use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Located, Location, Shortage};
 use tokio::sync::OnceCell;
 
 use super::image::{Image, Shown};
+use super::in_erofs::Places;
 use super::{Means, OverlayOptions, in_erofs, in_tmpfs};
 use crate::StagerOptions;
 use crate::stage_dir::StageDir;
@@ -156,17 +157,41 @@ impl Images {
     async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
         self.made.fetch_add(1, Ordering::Relaxed);
         let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
-        let lease = self.lease(&tree).await?;
+        let (lease, places) = self.lease_and_locate(&tree).await?;
         let shown = Shown::of(tree, self.options.mount_points)?;
         let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
-        let (store, dir) = (self.store.clone(), self.dir.clone());
         let mounted = match &self.means {
             Means::Privileged(_) => {
-                blocking(move || in_erofs::mount(&*store, tree.tree(), &hidden, dir.path())).await?
+                let (loose_dir, dir) = (self.store.loose_dir(), self.dir.clone());
+                blocking(move || {
+                    let places = Places::of(&places, loose_dir.as_deref())?;
+                    in_erofs::mount(&places, tree.tree(), &hidden, dir.path())
+                })
+                .await?
             }
-            Means::Unprivileged(helper) => in_tmpfs::mount(&store, tree.tree(), &hidden, helper).await?,
+            Means::Unprivileged(helper) => in_tmpfs::mount(&self.store, &places, tree.tree(), &hidden, helper).await?,
         };
         Ok(Arc::new(Image::new(shown, lease, mounted, &self.dir)))
+    }
+
+    /// Also where the files lie, as [`InputTree::mentioned_files`] names them.
+    async fn lease_and_locate(&self, tree: &InputTree) -> Result<(Lease, Vec<Option<Location>>), Error> {
+        let directories = tree.directories().len();
+        let files: usize = tree
+            .directories()
+            .iter()
+            .map(|directory| directory.directory.files().len())
+            .sum();
+        let mut all = Vec::with_capacity(directories + files);
+        all.extend(tree.directories().iter().map(|directory| directory.digest));
+        all.extend(tree.mentioned_files());
+        match self.store.lease_and_locate(&all).await? {
+            Located::Held(lease, mut places) => {
+                places.drain(..directories);
+                Ok((lease, places))
+            }
+            Located::Missing(missing) => Err(Error::missing_blobs(missing)),
+        }
     }
 
     async fn lease(&self, tree: &InputTree) -> Result<Lease, Error> {

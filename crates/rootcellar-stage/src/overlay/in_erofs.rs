@@ -13,10 +13,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rootcellar_digest::{Digest, Secret};
-use rootcellar_reapi::tree::TreeDirectory;
-use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{LocalStore, Location};
+use rootcellar_reapi::{Error, ErrorKind, InputTree};
+use rootcellar_store::Location;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{mounts, redirect};
@@ -29,20 +27,20 @@ const SECTOR_BYTES: u64 = 512;
 
 /// Makes and mounts the image of a tree, all of whose files are under a lease. Tells its size, too. Blocks.
 pub(super) fn mount(
-    store: &dyn LocalStore,
+    places: &Places,
     tree: &InputTree,
     hidden: &[&'static str],
     dir: &Path,
 ) -> Result<(OwnedFd, u64), Error> {
-    let places = Places::of(store, tree)?;
-    let encoded = erofs::encode(plant(tree, &places, hidden));
+    let encoded = erofs::encode(plant(tree, places, hidden));
     let mount = mount_encoded(&encoded, &places.packs, dir)?;
     Ok((mount, encoded.len() as u64))
 }
 
 /// Where the files of a tree lie.
-struct Places<'t> {
-    files: HashMap<&'t Digest, Place, Secret>,
+pub(super) struct Places {
+    /// As [`InputTree::mentioned_files`] names them.
+    files: Vec<Place>,
     /// The paths of those that lie by themselves, from the directory of all such files.
     loose: Vec<String>,
     /// The packs among them, by their number less one.
@@ -59,13 +57,13 @@ struct Packs {
 }
 
 impl Packs {
-    fn number(&mut self, path: Arc<Path>) -> Result<u16, Error> {
+    fn number(&mut self, path: &Arc<Path>) -> Result<u16, Error> {
         if let Some((latest, number)) = &self.latest
-            && Arc::ptr_eq(latest, &path)
+            && Arc::ptr_eq(latest, path)
         {
             return Ok(*number);
         }
-        let number = match self.numbers.get(&path) {
+        let number = match self.numbers.get(path) {
             Some(number) => *number,
             None => {
                 let number = u16::try_from(self.paths.len() + 1).map_err(|_| too_many_packs())?;
@@ -74,12 +72,15 @@ impl Packs {
                 number
             }
         };
-        self.latest = Some((path, number));
+        self.latest = Some((path.clone(), number));
         Ok(number)
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Place {
+    /// An empty file.
+    Nowhere,
     Pack {
         number: u16,
         sector: u32,
@@ -88,30 +89,26 @@ enum Place {
     Loose(usize),
 }
 
-impl<'t> Places<'t> {
-    fn of(store: &dyn LocalStore, tree: &'t InputTree) -> Result<Self, Error> {
-        let loose_dir = store.loose_dir();
-        let mut files = HashMap::with_capacity_and_hasher(tree.files().len(), Secret::default());
+impl Places {
+    pub(super) fn of(locations: &[Option<Location>], loose_dir: Option<&Path>) -> Result<Self, Error> {
+        let mut files = Vec::with_capacity(locations.len());
         let (mut packs, mut loose) = (Packs::default(), Vec::new());
-        for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
-            let place = match store.locate(*digest)? {
-                Location::Packed { path, offset } => {
-                    let number = packs.number(path)?;
-                    let sector = u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB");
-                    Place::Pack { number, sector }
-                }
-                Location::Loose { path } => {
-                    loose.push(redirect(&path, loose_dir.as_deref())?);
+        for location in locations {
+            files.push(match location {
+                None => Place::Nowhere,
+                Some(Location::Packed { path, offset }) => Place::Pack {
+                    number: packs.number(path)?,
+                    sector: u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB"),
+                },
+                Some(Location::Loose { path }) => {
+                    loose.push(redirect(path, loose_dir)?);
                     Place::Loose(loose.len() - 1)
                 }
-                other => {
-                    return Err(Error::new(
-                        rootcellar_reapi::ErrorKind::Internal,
-                        format!("an image cannot name the place {other:?}"),
-                    ));
+                Some(other) => {
+                    let reason = format!("an image cannot name the place {other:?}");
+                    return Err(Error::new(ErrorKind::Internal, reason));
                 }
-            };
-            files.insert(digest, place);
+            });
         }
         Ok(Self {
             files,
@@ -120,15 +117,12 @@ impl<'t> Places<'t> {
         })
     }
 
-    fn source(&self, digest: &Digest) -> Source<'_> {
-        match self.files.get(digest) {
+    fn source(&self, number: usize) -> Source<'_> {
+        match self.files[number] {
             // An empty file lies nowhere, whatever is said here.
-            None => Source::Redirect(""),
-            Some(Place::Pack { number, sector }) => Source::Device {
-                number: *number,
-                sector: *sector,
-            },
-            Some(Place::Loose(number)) => Source::Redirect(&self.loose[*number]),
+            Place::Nowhere => Source::Redirect(""),
+            Place::Pack { number, sector } => Source::Device { number, sector },
+            Place::Loose(number) => Source::Redirect(&self.loose[number]),
         }
     }
 }
@@ -141,16 +135,25 @@ fn too_many_packs() -> Error {
 }
 
 /// The tree as the image shows it.
-fn plant<'a>(tree: &'a InputTree, places: &'a Places<'_>, made: &[&'static str]) -> Tree<'a> {
+fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> Tree<'a> {
+    // Where the files of each directory begin among all that are mentioned.
+    let mut next = 0;
+    let begins = tree.directories().iter().map(|directory| {
+        let begin = next;
+        next += directory.directory.files().len();
+        begin
+    });
+    let begins: Vec<usize> = begins.collect();
     let mut planted = Tree::new(attributes(Attributes::of_directory(tree.root().properties())));
     for name in made {
         planted.add_directory(Tree::ROOT, name, attributes(Attributes::of_made_directory()));
     }
-    let mut pending: Vec<(usize, &TreeDirectory)> = vec![(Tree::ROOT, &tree.directories()[0])];
-    while let Some((number, TreeDirectory { directory, .. })) = pending.pop() {
-        for file in directory.files() {
+    let mut pending = vec![(Tree::ROOT, 0)];
+    while let Some((number, position)) = pending.pop() {
+        let directory = &tree.directories()[position].directory;
+        for (file, mentioned) in directory.files().iter().zip(begins[position]..) {
             let look = Attributes::of_file(&file.properties, file.is_executable);
-            let (size, source) = (file.digest.size_bytes(), places.source(&file.digest));
+            let (size, source) = (file.digest.size_bytes(), places.source(mentioned));
             planted.add_file(number, file.name.as_str(), attributes(look), size, source);
         }
         for link in directory.symlinks() {
@@ -158,14 +161,10 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places<'_>, made: &[&'static str])
             planted.add_link(number, link.name.as_str(), attributes(look), &link.target);
         }
         for node in directory.directories() {
-            let child = tree
-                .directory(&node.digest)
-                .expect("a tree holds every directory that it refers to");
-            let look = Attributes::of_directory(child.directory.properties());
-            pending.push((
-                planted.add_directory(number, node.name.as_str(), attributes(look)),
-                child,
-            ));
+            let position = tree.position(&node.digest);
+            let look = Attributes::of_directory(tree.directories()[position].directory.properties());
+            let child = planted.add_directory(number, node.name.as_str(), attributes(look));
+            pending.push((child, position));
         }
     }
     planted

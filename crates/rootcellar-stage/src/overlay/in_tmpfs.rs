@@ -27,11 +27,12 @@ const SPARE_FILES: u64 = 64;
 /// Makes the file system, and writes the tree. All of its files are under a lease.
 pub(super) async fn mount(
     store: &Arc<dyn LocalStore>,
+    places: &[Option<Location>],
     tree: &InputTree,
     hidden: &[&'static str],
     helper: &Arc<MountHelper>,
 ) -> Result<(OwnedFd, u64), Error> {
-    let redirects = redirects(&**store, tree)?;
+    let redirects = redirects(store.loose_dir().as_deref(), places, tree)?;
     let owner = Owner::current();
     // The root is not known yet, and what is written does not depend on it.
     let sizes = Writer::sizes(tree, |digest| redirects.contains_key(digest));
@@ -59,12 +60,15 @@ pub(super) async fn mount(
 }
 
 /// Where the files lie that are not copied.
-fn redirects(store: &dyn LocalStore, tree: &InputTree) -> Result<HashMap<Digest, String, Secret>, Error> {
-    let loose_dir = store.loose_dir();
+fn redirects(
+    loose_dir: Option<&Path>,
+    places: &[Option<Location>],
+    tree: &InputTree,
+) -> Result<HashMap<Digest, String, Secret>, Error> {
     let mut redirects = HashMap::default();
-    for digest in tree.files().iter().filter(|digest| !digest.is_empty_blob()) {
-        if let Location::Loose { path } = store.locate(*digest)? {
-            redirects.insert(*digest, redirect(&path, loose_dir.as_deref())?);
+    for (digest, place) in tree.mentioned_files().zip(places) {
+        if let Some(Location::Loose { path }) = place {
+            redirects.insert(*digest, redirect(path, loose_dir)?);
         }
     }
     Ok(redirects)

@@ -98,12 +98,7 @@ pub async fn probe_overlay(dir: &Path, means: &Means, owner: Owner) -> Result<()
     tried.await.expect("the closure above has no other error")
 }
 
-fn try_in(
-    room: &Path,
-    means: &Means,
-    namespace: Option<&OwnedFd>,
-    owner: Owner,
-) -> Result<(), OverlayUnavailable> {
+fn try_in(room: &Path, means: &Means, namespace: Option<&OwnedFd>, owner: Owner) -> Result<(), OverlayUnavailable> {
     make_dirs(room, owner).map_err(at(MAKE_FILES))?;
     let lower = match means {
         Means::Privileged(_) => image(room, namespace)?,

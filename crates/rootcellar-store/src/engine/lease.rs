@@ -10,9 +10,9 @@ use rootcellar_digest::Digest;
 
 use super::core::Engine;
 use super::index::Flags;
-use crate::layout::Region;
+use crate::layout::{Place, Region};
 use crate::store::absent_once;
-use crate::{Error, ErrorKind, Lease, Leased, Location, Result, Shortage};
+use crate::{Error, ErrorKind, Lease, Leased, Located, Location, Result, Shortage};
 use rootcellar_digest::{DigestMap, DigestSet};
 
 /// What may not go.
@@ -102,11 +102,34 @@ enum Tried {
 impl Engine {
     /// Leased bytes are read past the store, so what was not read since the start is hashed first.
     pub(super) async fn lease(self: &Arc<Self>, digests: &[Digest]) -> Result<Leased> {
+        Ok(match self.hold(digests, None).await? {
+            Ok(lease) => Leased::Held(lease),
+            Err(missing) => Leased::Missing(missing),
+        })
+    }
+
+    pub(super) async fn lease_and_locate(self: &Arc<Self>, digests: &[Digest]) -> Result<Located> {
+        let mut places = Vec::new();
+        Ok(match self.hold(digests, Some(&mut places)).await? {
+            Ok(lease) => {
+                let locate = |(digest, place): (&Digest, Option<Place>)| Some(self.location(digest, place?));
+                Located::Held(lease, digests.iter().zip(places).map(locate).collect())
+            }
+            Err(missing) => Located::Missing(missing),
+        })
+    }
+
+    /// Takes a lease, or tells what is missing, and where each blob lies if that is asked.
+    async fn hold(
+        self: &Arc<Self>,
+        digests: &[Digest],
+        mut places: Option<&mut Vec<Option<Place>>>,
+    ) -> Result<std::result::Result<Lease, Vec<Digest>>> {
         loop {
             let doom_ended = self.doom_ended.notified();
-            match self.try_lease(digests) {
-                Tried::Held(holds) => return Ok(Leased::Held(self.held(holds))),
-                Tried::Missing(missing) => return Ok(Leased::Missing(missing)),
+            match self.try_lease(digests, places.as_deref_mut()) {
+                Tried::Held(holds) => return Ok(Ok(self.held(holds))),
+                Tried::Missing(missing) => return Ok(Err(missing)),
                 Tried::NotChecked => self.check_once(digests).await?,
                 Tried::Doomed => doom_ended.await,
             }
@@ -134,20 +157,31 @@ impl Engine {
     /// A lease, if all blobs are present and checked.
     #[cfg(feature = "testing")]
     pub(super) fn lease_now(self: &Arc<Self>, digests: &[Digest]) -> Option<Lease> {
-        match self.try_lease(digests) {
+        match self.try_lease(digests, None) {
             Tried::Held(holds) => Some(self.held(holds)),
             Tried::Missing(_) | Tried::NotChecked | Tried::Doomed => None,
         }
     }
 
-    fn try_lease(&self, digests: &[Digest]) -> Tried {
+    fn try_lease(&self, digests: &[Digest], mut places: Option<&mut Vec<Option<Place>>>) -> Tried {
+        if let Some(places) = &mut places {
+            places.clear();
+            places.reserve(digests.len());
+        }
         let used = self.tick();
         let mut leases = self.leases();
         let (mut alone, mut regions) = (Vec::new(), BTreeSet::new());
         let (mut is_complete, mut is_checked, mut is_doomed) = (true, true, false);
-        for digest in digests.iter().filter(|digest| !digest.is_empty_blob()) {
-            let Some(entry) = self.touch_entry(digest, used) else {
-                is_complete = false;
+        for digest in digests {
+            let entry = match digest.is_empty_blob() {
+                true => None,
+                false => self.touch_entry(digest, used),
+            };
+            if let Some(places) = &mut places {
+                places.push(entry.map(|entry| entry.place));
+            }
+            let Some(entry) = entry else {
+                is_complete &= digest.is_empty_blob();
                 continue;
             };
             let region = entry.place.region();
@@ -183,11 +217,15 @@ impl Engine {
         }
         let entry = self.index.get(&digest);
         let entry = entry.ok_or_else(|| Error::not_found("locate", digest))?;
-        let (path, offset) = self.layout.locate(&digest, entry.place);
-        Ok(match entry.place.region() {
+        Ok(self.location(&digest, entry.place))
+    }
+
+    fn location(&self, digest: &Digest, place: Place) -> Location {
+        let (path, offset) = self.layout.locate(digest, place);
+        match place.region() {
             Region::ALONE => Location::Loose { path },
             _ => Location::Packed { path, offset },
-        })
+        }
     }
 
     /// Asks those who keep leases to let go of some. Tells whether any did.

@@ -54,7 +54,8 @@ pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
 use crate::{
-    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Location, Mark, Result, Spool, Verified,
+    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Located, Location, Mark, Result, Spool,
+    Verified,
 };
 
 /// A [`LocalStore`] in a directory.
@@ -171,6 +172,10 @@ impl BlobStore for DiskStore {
 impl LocalStore for DiskStore {
     async fn lease(&self, digests: &[Digest]) -> Result<Leased> {
         self.engine.lease(digests).await
+    }
+
+    async fn lease_and_locate(&self, digests: &[Digest]) -> Result<Located> {
+        self.engine.lease_and_locate(digests).await
     }
 
     fn locate(&self, digest: Digest) -> Result<Location> {

@@ -7,7 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{ROOMY_BYTES, Seeded, report};
-use crate::{BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Location, Shortage, Verified};
+use crate::{
+    BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Located, Location, Shortage, Verified,
+};
 
 /// A store under test.
 pub type Subject = Arc<dyn LocalStore>;
@@ -105,6 +107,10 @@ pub async fn what_is_missing_is_named_once(store: Subject) {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
+    let Located::Missing(missing) = store.lease_and_locate(&asked).await.unwrap() else {
+        panic!("two blobs were never put")
+    };
+    assert_eq!(missing, [absent[1], absent[0]]);
     put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
     assert_eq!(
         store.find_missing(&present).await.unwrap(),
@@ -183,6 +189,11 @@ pub async fn the_located_place_holds_the_bytes(store: Subject) {
             panic!("{digest} was put just now")
         };
         let place = store.locate(digest).unwrap();
+        let empty = Digest::empty(function);
+        match store.lease_and_locate(&[empty, digest, digest]).await.unwrap() {
+            Located::Held(_, places) => assert_eq!(places, [None, Some(place.clone()), Some(place.clone())]),
+            Located::Missing(missing) => panic!("{missing:?} was put just now"),
+        }
         assert_eq!(located(digest, &place), digest);
         if let Location::Loose { path } = place {
             assert!(path.starts_with(store.loose_dir().unwrap()), "{}", path.display());
