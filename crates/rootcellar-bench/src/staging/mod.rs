@@ -91,6 +91,13 @@ struct Bench {
     means: Means,
 }
 
+/// Milliseconds of CPU.
+struct FarmCost {
+    farm: Farm,
+    stage: f64,
+    remove: f64,
+}
+
 impl Bench {
     fn new(ground: &Ground<'_>, means: Means, say: &mut impl FnMut(&str)) -> Result<Self, String> {
         let dir = ground.fresh();
@@ -196,32 +203,55 @@ impl Bench {
 
     fn against_farms(&self, cpu: f64, ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Option<Figure> {
         let farms = self.farms(ground, say);
-        let told = |(farm, cpu): &(Farm, f64)| format!("{} {cpu:.0} ms", farm.name());
+        let told = |cost: &FarmCost| {
+            format!(
+                "{} {:.0} ms and {:.0} to remove them",
+                cost.farm.name(),
+                cost.stage,
+                cost.remove
+            )
+        };
         let others: Vec<String> = farms.iter().map(told).collect();
-        let hard_links = farms.iter().find(|(farm, _)| *farm == Farm::HardLink);
-        hard_links.map(|(_, cost)| Figure {
+        let hard_links = farms.iter().find(|cost| cost.farm == Farm::HardLink);
+        hard_links.map(|cost| Figure {
             question: "the same with hard links, against that".to_owned(),
-            value: cost / cpu,
+            value: cost.stage / cpu,
             goal: Goal::AtLeast(40.0),
-            detail: format!("CPU on this disk: {}", others.join(", ")),
+            detail: format!(
+                "CPU on this disk: {}; with removal, hard links against a mount {:.0}",
+                others.join(", "),
+                (cost.stage + cost.remove) / cpu
+            ),
         })
     }
 
-    /// Milliseconds of CPU of each that this disk can do.
-    fn farms(&self, ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Vec<(Farm, f64)> {
+    /// What each costs that this disk can do.
+    fn farms(&self, ground: &Ground<'_>, say: &mut impl FnMut(&str)) -> Vec<FarmCost> {
         let dir = ground.fresh();
         let loose = OpenDisk::open(&dir.path().join("store"), &options(Arc::new(LooseKind)));
         let sources = self.sources(&loose);
         let mut costs = Vec::new();
         for farm in Farm::ALL.into_iter().filter(|farm| farm.works(dir.path())) {
             say(&format!("staging: {}", farm.name()));
+            let mut made = Vec::new();
             let fresh = || {
                 tempfile::tempdir_in(dir.path())
                     .expect("a directory can be made")
                     .keep()
             };
-            let usage = Usage::least(FARM_RUNS, fresh, |to| farm.stage(&self.root, &sources, &to));
-            costs.push((farm, millis(usage.cpu)));
+            let stage = Usage::least(FARM_RUNS, fresh, |to| {
+                farm.stage(&self.root, &sources, &to);
+                made.push(to);
+            });
+            let next = || made.pop().expect("one for each run");
+            let remove = Usage::least(FARM_RUNS, next, |from| {
+                fs::remove_dir_all(from).expect("what was made can be removed");
+            });
+            costs.push(FarmCost {
+                farm,
+                stage: millis(stage.cpu),
+                remove: millis(remove.cpu),
+            });
         }
         costs
     }

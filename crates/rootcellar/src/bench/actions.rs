@@ -3,10 +3,10 @@
 //! The client is this process, on the same machine. Every action is another one, so that nothing comes out of a cache; command and
 //! action are uploaded before the time is taken, as clients do it while they wait for others.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -227,6 +227,8 @@ fn smallest_program() -> Option<Vec<u8>> {
 struct Server {
     child: Child,
     url: String,
+    /// Where it says the rest of what it has to say.
+    _output: BufReader<ChildStdout>,
     _dir: tempfile::TempDir,
 }
 
@@ -239,15 +241,20 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .context("starting a server")?;
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
         let is_address = |line: &String| line.trim_start().starts_with("listens");
-        let listens = output.lines().map_while(Result::ok).find(is_address);
+        let listens = output.by_ref().lines().map_while(Result::ok).find(is_address);
         let address = listens.as_deref().and_then(|line| line.split_whitespace().nth(1));
         let url = format!(
             "http://{}",
             address.context("the server did not start: what it said stands above")?
         );
-        Ok(Self { child, url, _dir: dir })
+        Ok(Self {
+            child,
+            url,
+            _output: output,
+            _dir: dir,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod banner;
 mod execution;
 mod signals;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,18 +99,19 @@ fn raise_open_files_limit() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a person reads when the server is ready")]
+/// Says what a person reads when the server is ready. Nobody has to listen.
 fn announce(config: &Config, address: SocketAddr, storage: &Storage, execution: Option<&Execution>) {
     let stager = execution.map(Execution::stager);
-    print!(
-        "{}",
-        Banner {
-            config,
-            address,
-            store: &*storage.blobs,
-            stager
-        }
-    );
+    let banner = Banner {
+        config,
+        address,
+        store: &*storage.blobs,
+        stager,
+    };
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = write!(stdout, "{banner}").and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "nobody reads what the server announces");
+    }
 }
 
 /// What the server keeps.
