@@ -136,6 +136,32 @@ fn a_server_that_is_killed_leaves_what_the_next_start_removes() {
 }
 
 #[test]
+fn a_kill_at_any_moment_leaves_nothing() {
+    let Some(mut farm) = Farm::open("") else { return };
+    for delay_ms in [30, 100, 333, 700, 1500] {
+        let url = farm.server.url();
+        let bench = ["bench", "actions", "--endpoint", &url, "--count", "2000"];
+        let load = farm.client.start(&bench, "load");
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        farm.server.crash_and_restart();
+        drop(load);
+        assert!(
+            wait_until(SOON, || farm.staged() == 0),
+            "after {delay_ms} ms: roots stay"
+        );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(
+            !mounts.contains(farm.server.data().to_str().unwrap()),
+            "after {delay_ms} ms"
+        );
+    }
+    farm.client
+        .script(&farm.root(), "echo after")
+        .expect_success()
+        .expect_text("after");
+}
+
+#[test]
 fn an_action_cannot_fill_the_disk() {
     let Some(farm) = Farm::open("action_disk = '40MiB'\n") else {
         return;

@@ -75,6 +75,10 @@ impl Means {
         }
     }
 
+    fn is_by_helper(&self) -> bool {
+        matches!(self, Self::Unprivileged(_))
+    }
+
     /// Blocks.
     fn mount_overlay(&self, layers: &Layers<'_>) -> io::Result<OwnedFd> {
         match self {

@@ -111,6 +111,11 @@ impl OverlayRoot {
             match tried {
                 Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                // It was mounted by a helper that is gone, in a user namespace that is not the new one's.
+                Err(error) if self.means.is_by_helper() && error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::debug!("the process that mounted a root is gone: outputs are copied");
+                    return Ok(false);
+                }
                 Err(error) => return Err(io_error("making an overlay read-only", error)),
             }
             collect_sockets();

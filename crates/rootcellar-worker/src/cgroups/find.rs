@@ -15,9 +15,15 @@ const PREFIX: &str = "rootcellar-";
 /// For each controller, where groups with it can be made, or why nowhere.
 pub(super) fn parents() -> HashMap<Controller, Result<Parent, String>> {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
-    let hierarchies = read("/proc/self/mountinfo")
-        .and_then(|mounts| Ok(hierarchies(&mounts, &read("/proc/self/cgroup")?)))
-        .unwrap_or_default();
+    let found = read("/proc/self/mountinfo").and_then(|mounts| Ok(hierarchies(&mounts, &read("/proc/self/cgroup")?)));
+    let hierarchies = match found {
+        Ok(hierarchies) => hierarchies,
+        Err(reason) => {
+            return Controller::ALL
+                .map(|controller| (controller, Err(reason.clone())))
+                .into();
+        }
+    };
     let unified = hierarchies.iter().find(|hierarchy| hierarchy.version == Version::V2);
     let passed_on = unified.map(|hierarchy| pass_on(&hierarchy.group));
     let mut parents = HashMap::new();
@@ -230,5 +236,20 @@ mod tests {
         );
         let mount = "27 1 0:25 /part /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
         assert_eq!(hierarchies(mount, "0::/other\n")[0].group, Path::new("/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn a_group_of_version_2_passes_on_what_it_has() {
+        let group = tempfile::tempdir().unwrap();
+        fs::write(group.path().join("cgroup.controllers"), "cpuset cpu memory hugetlb\n").unwrap();
+        let passed_on = pass_on(group.path()).unwrap();
+        assert_eq!(
+            passed_on.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["cpu", "memory"]
+        );
+        let told = fs::read_to_string(group.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(told.trim(), "+memory +cpu");
+        fs::write(group.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
+        assert!(pass_on(group.path()).unwrap().is_empty());
     }
 }

@@ -180,3 +180,84 @@ impl Drop for Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a group writes, into plain files.
+    fn written(version: Version, limits: &ResourceLimits) -> (tempfile::TempDir, Group) {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = Parent {
+            version,
+            path: dir.path().to_owned(),
+        };
+        let parents = [Controller::Memory, Controller::Processes, Controller::Cpu];
+        let parents = parents.map(|controller| (controller, Ok(parent.clone()))).into();
+        let group = Group::make(&parents, limits, Slot(3)).unwrap();
+        (dir, group)
+    }
+
+    fn limits() -> ResourceLimits {
+        ResourceLimits {
+            memory_bytes: Some(1 << 20),
+            processes: Some(77),
+            cpus: Some(1.5),
+            ..ResourceLimits::default()
+        }
+    }
+
+    #[test]
+    fn limits_are_written_in_the_words_of_each_version() {
+        let in_v2 = [
+            ("memory.max", "1048576"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "77"),
+            ("cpu.max", "150000 100000"),
+        ];
+        let in_v1 = [
+            ("memory.limit_in_bytes", "1048576"),
+            ("pids.max", "77"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_quota_us", "150000"),
+        ];
+        for (version, expected) in [(Version::V2, in_v2), (Version::V1, in_v1)] {
+            let (_dir, group) = written(version, &limits());
+            assert_eq!(group.paths.len(), 1, "one group for all controllers of a hierarchy");
+            assert_eq!(group.joins(), [group.paths[0].join("cgroup.procs")]);
+            for (file, text) in expected {
+                assert_eq!(
+                    fs::read_to_string(group.paths[0].join(file)).unwrap(),
+                    text,
+                    "{version}: {file}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_limits_nothing_is_written() {
+        let (_dir, group) = written(Version::V2, &ResourceLimits::default());
+        assert_eq!(fs::read_dir(&group.paths[0]).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn kills_and_peaks_are_read() {
+        for (version, events, peak) in [
+            (Version::V2, "memory.events", "memory.peak"),
+            (Version::V1, "memory.oom_control", "memory.max_usage_in_bytes"),
+        ] {
+            let (_dir, group) = written(version, &ResourceLimits::default());
+            assert_eq!(group.snapshot(), Snapshot::default());
+            fs::write(group.paths[0].join(events), "low 0\noom 2\noom_kill 3\n").unwrap();
+            fs::write(group.paths[0].join(peak), "").unwrap();
+            group.begin();
+            fs::write(group.paths[0].join(peak), "4096\n").unwrap();
+            let expected = Snapshot {
+                oom_kills: 3,
+                memory_peak_bytes: Some(4096),
+            };
+            assert_eq!(group.snapshot(), expected, "{version}");
+        }
+    }
+}
