@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rootcellar_digest::Digest;
 use rootcellar_reapi::ErrorKind;
 use rootcellar_stage::{ImageLimits, OverlayStager, StagedRoot, Stager as _};
+use rootcellar_store::layout::kind_named;
 use rootcellar_store::testing::Seeded;
 use rootcellar_store::{BlobStore as _, BlobStoreExt as _, DiskOptions};
 
@@ -131,6 +132,11 @@ async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
             assert_eq!((contents(&*root), contents(&*other)), (before.clone(), before.clone()));
             other.remove().await.unwrap();
         }
+        let counters = fixture.store.statistics().counters;
+        assert!(
+            counters.compacted_regions > 0 && counters.evicted_blobs > 0,
+            "{counters:?}"
+        );
         root.remove().await.unwrap();
         // Leases of somebody who works fill the store, until only the image is left to go.
         let mut leases = Vec::new();
@@ -167,6 +173,41 @@ async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
         let root = stager.stage(digest, options("")).await.unwrap();
         assert_eq!(contents(&*root), before);
         assert_eq!(root_digest(&capture(&*root, &["."]).await), digest);
+    }
+}
+
+/// Wherever a layout puts blobs: all alone, all in packs, or some of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_layout_is_staged_from() {
+    for kind in Kind::all() {
+        for layout in ["loose", "packed", "hybrid"] {
+            let options = DiskOptions {
+                layout: kind_named(layout).unwrap(),
+                ..DiskOptions::default()
+            };
+            let fixture = Fixture::with(kind, options).await;
+            let digest = fixture.tree(|dir| fill(dir, 6)).await;
+            let root = fixture.stage(digest).await;
+            let expected = tempfile::tempdir().unwrap();
+            fill(expected.path(), 6);
+            for entry in fs::read_dir(expected.path()).unwrap() {
+                let entry = entry.unwrap();
+                let staged = fs::read(root.path().join(entry.file_name())).unwrap();
+                assert_eq!(
+                    staged,
+                    fs::read(entry.path()).unwrap(),
+                    "{kind:?}, {layout}, {:?}",
+                    entry.file_name()
+                );
+            }
+            fs::write(root.path().join("small-7"), "changed").unwrap();
+            fs::write(root.path().join("large-7"), vec![9; 300_000]).unwrap();
+            let changed = root_digest(&capture(&*root, &["."]).await);
+            root.remove().await.unwrap();
+            let root = fixture.stage(changed).await;
+            assert_eq!(fs::read(root.path().join("small-7")).unwrap(), b"changed");
+            assert_eq!(fs::read(root.path().join("large-7")).unwrap(), vec![9; 300_000]);
+        }
     }
 }
 
