@@ -73,7 +73,7 @@ impl Access {
 fn marked(tree: &InputTree) -> HashSet<Digest> {
     let mut marked = HashSet::new();
     // Parents come before children, so from behind every child is known before its parents.
-    for TreeDirectory { digest, directory, .. } in tree.directories().iter().rev() {
+    for TreeDirectory { digest, directory, .. } in tree.directories().iter().rev().map(|directory| &**directory) {
         let is_marked = directory.properties().subtree_read_only.is_some();
         if is_marked || directory.directories().iter().any(|node| marked.contains(&node.digest)) {
             marked.insert(*digest);

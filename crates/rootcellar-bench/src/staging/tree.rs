@@ -13,11 +13,14 @@ const DIRECTORIES_IN_ONE: usize = 100;
 const LARGE_PART: usize = 50;
 const LARGE_BYTES: u64 = 100_000;
 const SMALL_BYTES_MAX: u64 = 8000;
+pub(super) const VARIANTS: usize = 5;
 
 /// Everything that has to be stored for a root, and its shape.
 #[derive(Debug)]
 pub(super) struct Root {
     pub(super) digest: Digest,
+    /// Roots that differ from it in one link at the top.
+    pub(super) variants: Vec<Digest>,
     pub(super) blobs: Vec<Verified>,
     /// Paths of directories, parents first.
     pub(super) directories: Vec<String>,
@@ -31,6 +34,7 @@ impl Root {
         let mut random = Random::new(11);
         let mut root = Self {
             digest: Digest::empty(DigestFunction::Sha256),
+            variants: Vec::new(),
             blobs: Vec::new(),
             directories: Vec::new(),
             files: Vec::new(),
@@ -54,12 +58,16 @@ impl Root {
             }
             groups.push(root.directory(path, Vec::new(), packages));
         }
-        let whole = root.directory(String::new(), Vec::new(), groups);
-        root.digest = rootcellar_reapi::functions::from_proto(
-            DigestFunction::Sha256,
-            whole.digest.as_ref().expect("a directory has a digest"),
-        )
-        .expect("a digest that was made here");
+        root.digest = root.top(groups.clone(), Vec::new());
+        for variant in 0..VARIANTS {
+            let link = reapi::SymlinkNode {
+                name: "variant".to_owned(),
+                target: variant.to_string(),
+                ..reapi::SymlinkNode::default()
+            };
+            let digest = root.top(groups.clone(), vec![link]);
+            root.variants.push(digest);
+        }
         root
     }
 
@@ -79,6 +87,18 @@ impl Root {
         };
         self.blobs.push(blob);
         node
+    }
+
+    fn top(&mut self, directories: Vec<reapi::DirectoryNode>, symlinks: Vec<reapi::SymlinkNode>) -> Digest {
+        let encoded = rootcellar_reapi::encode_directory(reapi::Directory {
+            directories,
+            symlinks,
+            ..reapi::Directory::default()
+        });
+        let blob = Verified::of(DigestFunction::Sha256, encoded);
+        let digest = blob.digest();
+        self.blobs.push(blob);
+        digest
     }
 
     fn directory(

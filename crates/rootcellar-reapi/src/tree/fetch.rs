@@ -3,11 +3,13 @@
 //! Each distinct Directory is fetched once, in batches that bound how much of the answer is in memory at once. One that is not
 //! there is noted and passed over, so that a client hears of all that is missing in one go.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestMap, DigestSet};
 use rootcellar_store::{BlobStore, ErrorKind as StoreErrorKind};
 
-use super::{TreeDirectory, TreeLimits};
+use super::{KnownDirectories, TreeDirectory, TreeLimits};
 use crate::directory::Directory;
 use crate::{Error, Result};
 
@@ -19,7 +21,7 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// What of a tree is in a store.
 pub(super) struct Fetched {
-    pub(super) directories: DigestMap<TreeDirectory>,
+    pub(super) directories: DigestMap<Arc<TreeDirectory>>,
     pub(super) missing: Vec<Digest>,
 }
 
@@ -28,9 +30,16 @@ pub(super) struct Fetched {
 /// # Errors
 /// `INVALID_ARGUMENT` if a blob is no Directory of canonical order, or the tree goes past `limits`; what the store says if it
 /// cannot answer. A missing directory is no error here.
-pub(super) async fn fetch(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Fetched> {
+pub(super) async fn fetch(
+    store: &dyn BlobStore,
+    root: Digest,
+    limits: &TreeLimits,
+    known: Option<&KnownDirectories>,
+) -> Result<Fetched> {
     let mut walk = Walk {
         limits,
+        known,
+        read: Vec::new(),
         seen: DigestSet::from_iter([root]),
         entries: 0,
         fetched: Fetched {
@@ -45,11 +54,17 @@ pub(super) async fn fetch(store: &dyn BlobStore, root: Digest, limits: &TreeLimi
         level = walk.next_level(store, &level).await?;
         depth += 1;
     }
+    if let Some(known) = known {
+        known.add(walk.read);
+    }
     Ok(walk.fetched)
 }
 
 struct Walk<'a> {
     limits: &'a TreeLimits,
+    known: Option<&'a KnownDirectories>,
+    /// What was not known before.
+    read: Vec<Arc<TreeDirectory>>,
     seen: DigestSet,
     /// Children of all directories so far. There are at least as many paths, so this may not go past that limit.
     entries: u64,
@@ -59,13 +74,26 @@ struct Walk<'a> {
 impl Walk<'_> {
     async fn next_level(&mut self, store: &dyn BlobStore, level: &[Digest]) -> Result<Vec<Digest>> {
         let mut next = Vec::new();
-        let mut rest = level;
+        let (known, unknown) = match self.known {
+            Some(known) => known.find(level),
+            None => (Vec::new(), level.to_vec()),
+        };
+        for directory in known {
+            self.take(directory, &mut next)?;
+        }
+        let mut rest = unknown.as_slice();
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch_len(rest));
             let answers = get_directories(store, batch, self.limits).await?;
             for (digest, answer) in batch.iter().zip(answers) {
                 match answer {
-                    Some(encoded) => self.take(*digest, encoded, &mut next)?,
+                    Some(encoded) => {
+                        let directory = Arc::new(read_sorted(*digest, encoded)?);
+                        if self.known.is_some() {
+                            self.read.push(directory.clone());
+                        }
+                        self.take(directory, &mut next)?;
+                    }
                     None => self.fetched.missing.push(*digest),
                 }
             }
@@ -74,8 +102,7 @@ impl Walk<'_> {
         Ok(next)
     }
 
-    fn take(&mut self, digest: Digest, encoded: Bytes, next: &mut Vec<Digest>) -> Result<()> {
-        let directory = read_sorted(digest, encoded)?;
+    fn take(&mut self, directory: Arc<TreeDirectory>, next: &mut Vec<Digest>) -> Result<()> {
         self.entries += directory.directory.len() as u64;
         self.limits.check_entries(self.entries)?;
         for child in directory.directory.directories() {
@@ -84,7 +111,7 @@ impl Walk<'_> {
             }
         }
         self.limits.check_directories(self.seen.len())?;
-        self.fetched.directories.insert(digest, directory);
+        self.fetched.directories.insert(directory.digest, directory);
         Ok(())
     }
 }

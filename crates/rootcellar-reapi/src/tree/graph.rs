@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestMap, Secret};
@@ -27,7 +28,7 @@ pub struct TreeDirectory {
 /// Directories in topological order, the root first.
 #[derive(Debug, Clone)]
 pub(super) struct Graph {
-    directories: Vec<TreeDirectory>,
+    directories: Vec<Arc<TreeDirectory>>,
     ids: DigestMap<usize>,
 }
 
@@ -37,7 +38,7 @@ impl Graph {
     /// # Errors
     /// `INVALID_ARGUMENT` if a directory that is referred to is not among those `found`, or if the tree contains itself, which
     /// no one can make as long as hashes cannot be chosen.
-    pub(super) fn sort(root: Digest, found: DigestMap<TreeDirectory>) -> Result<Self> {
+    pub(super) fn sort(root: Digest, found: DigestMap<Arc<TreeDirectory>>) -> Result<Self> {
         let mut parents = count_parents(root, &found)?;
         let reachable = parents.len();
         let mut found = found;
@@ -76,7 +77,9 @@ impl Graph {
     /// How far the tree reaches below its root.
     pub(super) fn measure(&self) -> Extent {
         let mut extents = vec![Extent::default(); self.directories.len()];
-        for (id, TreeDirectory { directory, .. }) in self.directories.iter().enumerate().rev() {
+        for (id, TreeDirectory { directory, .. }) in
+            self.directories.iter().map(|directory| &**directory).enumerate().rev()
+        {
             let mut extent = Extent::default();
             for file in directory.files() {
                 extent.add_leaf(file.name.as_str().len());
@@ -92,7 +95,7 @@ impl Graph {
         extents[0]
     }
 
-    pub(super) fn directories(&self) -> &[TreeDirectory] {
+    pub(super) fn directories(&self) -> &[Arc<TreeDirectory>] {
         &self.directories
     }
 
@@ -101,12 +104,12 @@ impl Graph {
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<&TreeDirectory> {
-        self.ids.get(digest).map(|id| &self.directories[*id])
+        self.ids.get(digest).map(|id| &*self.directories[*id])
     }
 }
 
 /// How often each directory that can be reached is referred to.
-fn count_parents(root: Digest, found: &DigestMap<TreeDirectory>) -> Result<DigestMap<usize>> {
+fn count_parents(root: Digest, found: &DigestMap<Arc<TreeDirectory>>) -> Result<DigestMap<usize>> {
     let mut parents = DigestMap::from_iter([(root, 0)]);
     let mut pending = vec![root];
     while let Some(digest) = pending.pop() {

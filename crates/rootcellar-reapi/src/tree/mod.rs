@@ -10,6 +10,7 @@
 
 mod fetch;
 mod graph;
+mod known;
 mod limits;
 pub mod message;
 mod page_token;
@@ -18,7 +19,7 @@ mod pages;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rootcellar_digest::{Digest, DigestMap, Secret};
@@ -26,6 +27,7 @@ use rootcellar_store::BlobStore;
 
 use self::graph::Graph;
 pub use self::graph::TreeDirectory;
+pub use self::known::KnownDirectories;
 pub use self::limits::{Extent, TreeLimits};
 pub use self::message::DecodedTree;
 pub use self::pages::{PageLimits, TreePages};
@@ -64,7 +66,21 @@ impl InputTree {
     /// # Errors
     /// As [`Self::load`]; files are looked for only if a directory is missing anyway.
     pub async fn load_directories(store: &dyn BlobStore, root: Digest, limits: &TreeLimits) -> Result<Self> {
-        let fetched = fetch::fetch(store, root, limits).await?;
+        Self::load_unknown(store, root, limits, None).await
+    }
+
+    /// Reads the tree under `root` as [`Self::load_directories`] does, but for the directories that are `known`; the others are then.
+    /// A known one may be missing: the caller takes a lease on all of them.
+    ///
+    /// # Errors
+    /// As [`Self::load_directories`].
+    pub async fn load_unknown(
+        store: &dyn BlobStore,
+        root: Digest,
+        limits: &TreeLimits,
+        known: Option<&KnownDirectories>,
+    ) -> Result<Self> {
+        let fetched = fetch::fetch(store, root, limits, known).await?;
         if fetched.missing.is_empty() {
             return Self::assemble(root, fetched.directories, limits);
         }
@@ -91,13 +107,13 @@ impl InputTree {
                 "a directory is named by its bytes"
             );
             limits.check_directory_bytes(digest.size_bytes())?;
-            Ok((digest, fetch::read_sorted(digest, encoded)?))
+            Ok((digest, Arc::new(fetch::read_sorted(digest, encoded)?)))
         };
         let directories = directories.into_iter().map(read).collect::<Result<_>>()?;
         Self::assemble(root, directories, limits)
     }
 
-    fn assemble(root: Digest, directories: DigestMap<TreeDirectory>, limits: &TreeLimits) -> Result<Self> {
+    fn assemble(root: Digest, directories: DigestMap<Arc<TreeDirectory>>, limits: &TreeLimits) -> Result<Self> {
         let graph = Graph::sort(root, directories)?;
         let extent = graph.measure();
         limits.check(&extent)?;
@@ -119,7 +135,7 @@ impl InputTree {
     }
 
     /// Every distinct directory once: the root first, parents before children, in an order that follows from the tree alone.
-    pub fn directories(&self) -> &[TreeDirectory] {
+    pub fn directories(&self) -> &[Arc<TreeDirectory>] {
         self.graph.directories()
     }
 
@@ -165,7 +181,7 @@ impl InputTree {
             Node::Directory(node) => self.directory(&node.digest),
             _ => None,
         };
-        path.components().try_fold(&self.directories()[0], step)
+        path.components().try_fold(&*self.directories()[0], step)
     }
 
     /// The node at a path, which is not the root. Symlinks are not followed.
@@ -194,7 +210,7 @@ impl InputTree {
     }
 }
 
-fn distinct_files<'a>(directories: impl IntoIterator<Item = &'a TreeDirectory>) -> Vec<Digest> {
+fn distinct_files<'a>(directories: impl IntoIterator<Item = &'a Arc<TreeDirectory>>) -> Vec<Digest> {
     // By reference: a digest takes ten times as much.
     let mut seen: HashSet<&Digest, Secret> = HashSet::default();
     let files = directories

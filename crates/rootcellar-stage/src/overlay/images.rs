@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use rootcellar_digest::Digest;
+use rootcellar_reapi::tree::KnownDirectories;
 use rootcellar_reapi::{Error, InputTree};
 use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Located, Location, Shortage};
 use tokio::sync::OnceCell;
@@ -30,6 +31,8 @@ pub struct ImageLimits {
     pub images_max: usize,
     /// Bytes in memory: of the images themselves, and of the Directories that they were made of.
     pub bytes_max: u64,
+    /// Bytes in memory of Directories that are kept beyond those of images, for roots that are new and mostly like others.
+    pub directories_bytes_max: u64,
 }
 
 impl Default for ImageLimits {
@@ -37,6 +40,7 @@ impl Default for ImageLimits {
         Self {
             images_max: 256,
             bytes_max: 512 << 20,
+            directories_bytes_max: 256 << 20,
         }
     }
 }
@@ -62,6 +66,7 @@ pub(super) struct Images {
     limits: ImageLimits,
     means: Means,
     dir: StageDir,
+    known: KnownDirectories,
     kept: Mutex<LruCache<Digest, Arc<Slot>>>,
     asked: AtomicU64,
     made: AtomicU64,
@@ -104,6 +109,7 @@ impl Images {
             limits: options.images.clone(),
             means: options.means.clone(),
             dir,
+            known: KnownDirectories::new(options.images.directories_bytes_max),
             kept: Mutex::new(LruCache::unbounded()),
             asked: AtomicU64::new(0),
             made: AtomicU64::new(0),
@@ -156,7 +162,7 @@ impl Images {
 
     async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
         self.made.fetch_add(1, Ordering::Relaxed);
-        let tree = InputTree::load_directories(&*self.store, root, &self.options.input).await?;
+        let tree = InputTree::load_unknown(&*self.store, root, &self.options.input, Some(&self.known)).await?;
         let (lease, places) = self.lease_and_locate(&tree).await?;
         let shown = Shown::of(tree, self.options.mount_points)?;
         let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
