@@ -51,7 +51,9 @@ impl Farm {
     }
 
     fn staged(&self) -> usize {
-        fs::read_dir(self.server.data().join("stage")).unwrap().count()
+        let shelves = fs::read_dir(self.server.data().join("stage")).unwrap();
+        let rooms = |shelf: fs::DirEntry| fs::read_dir(shelf.path()).map_or(0, Iterator::count);
+        shelves.map(|shelf| rooms(shelf.unwrap())).sum()
     }
 
     /// What the server's process holds.

@@ -14,6 +14,8 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 use tokio::sync::oneshot;
 
+use crate::stage_dir::Shelf;
+
 const DEPTH_MAX: usize = 64;
 
 /// Closes mounts and removes trees on a thread of its own, one after the other. Dropping it waits until all are gone.
@@ -30,6 +32,8 @@ pub(crate) struct Removal {
     /// Descriptors to close, before the tree goes.
     pub(crate) held: Vec<Arc<OwnedFd>>,
     pub(crate) tree: Option<PathBuf>,
+    /// What the tree stands on.
+    pub(crate) shelf: Option<Arc<Shelf>>,
 }
 
 impl Removal {
@@ -37,15 +41,20 @@ impl Removal {
         Self {
             held: Vec::new(),
             tree: Some(tree),
+            shelf: None,
         }
     }
 
     fn run(self) -> Result<()> {
         drop(self.held);
         let Some(tree) = self.tree else { return Ok(()) };
-        remove_tree(&tree).inspect_err(|error| {
+        let removed = remove_tree(&tree).inspect_err(|error| {
             tracing::warn!(path = %tree.display(), %error, "a staged tree stays until the next start");
-        })
+        })?;
+        if let Some(shelf) = self.shelf {
+            shelf.note_removed(removed);
+        }
+        Ok(())
     }
 }
 
@@ -93,26 +102,29 @@ impl Drop for Remover {
     }
 }
 
-/// Removes `path` and all below it; a path that does not exist is removed already.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+/// Removes `path` and all below it, and tells how much that was; a path that does not exist is removed already.
+pub(crate) fn remove_tree(path: &Path) -> Result<u64> {
     let top = match open_dir(CWD, path) {
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTDIR | Errno::LOOP) => return rustix::fs::unlink(path),
+        Err(Errno::NOENT) => return Ok(0),
+        Err(Errno::NOTDIR | Errno::LOOP) => return rustix::fs::unlink(path).map(|()| 1),
         opened => opened?,
     };
     let mut removal = Emptying {
         top: top.as_fd(),
         moved: 0,
+        seen: 0,
     };
     removal.empty(top.as_fd(), 0)?;
     // What was moved up lies at the top now, and may have moved up more.
     while removal.empty(top.as_fd(), 0)? > 0 {}
-    rustix::fs::rmdir(path)
+    rustix::fs::rmdir(path)?;
+    Ok(removal.seen)
 }
 
 struct Emptying<'a> {
     top: BorrowedFd<'a>,
     moved: u64,
+    seen: u64,
 }
 
 impl Emptying<'_> {
@@ -126,6 +138,7 @@ impl Emptying<'_> {
                 continue;
             }
             count += 1;
+            self.seen += 1;
             match unlink(dir, name) {
                 Err(Errno::ISDIR) => self.remove_dir(dir, name, depth)?,
                 unlinked => unlinked?,

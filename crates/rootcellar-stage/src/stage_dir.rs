@@ -1,10 +1,18 @@
 //! The directory that staged roots live in: a room for each, emptied when the root goes, and at the start of the next process.
+//!
+//! ```text
+//!   <stage dir>/shelf-<random>/root-<random>     rooms stand on a shelf, until a large one of it was removed; then on another
+//! ```
+//!
+//! Shelves are for ext4, which puts what is made in a directory into the directory's part of the disk. There it looks past every file
+//! that was removed in the last minutes whenever a new one is made: after a large root is gone, for milliseconds each time.
 
 use std::fs::Permissions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rootcellar_reapi::Error;
 use rustix::fs::IFlags;
@@ -12,11 +20,16 @@ use rustix::fs::IFlags;
 use crate::remove::{Removal, Remover};
 use crate::write::io_error;
 
+/// More removed files than these are felt.
+const TIRING_FILES: u64 = 200;
+
 /// A directory for rooms.
 #[derive(Debug, Clone)]
 pub(crate) struct StageDir {
     path: Arc<Path>,
     remover: Arc<Remover>,
+    /// Where the next room stands. After the remover: it goes when all rooms have gone.
+    shelf: Arc<Mutex<Arc<Shelf>>>,
 }
 
 impl StageDir {
@@ -36,9 +49,11 @@ impl StageDir {
         for leftover in leftovers {
             drop(remover.remove(Removal::of_tree(leftover)));
         }
+        let shelf = Shelf::make(&path).map_err(|error| io_error(path.display().to_string(), error))?;
         Ok(Self {
             path: path.into(),
             remover: Arc::new(remover),
+            shelf: Arc::new(Mutex::new(shelf)),
         })
     }
 
@@ -48,34 +63,47 @@ impl StageDir {
 
     /// Makes a room.
     pub(crate) fn room(&self) -> Result<Room, Error> {
-        let room = tempfile::Builder::new().prefix("root-").tempdir_in(&self.path);
-        let room = room.map_err(|error| io_error(format!("making a directory in {}", self.path.display()), error))?;
+        let failed = |error| io_error(format!("making a directory in {}", self.path.display()), error);
+        let shelf = self.shelf().map_err(failed)?;
+        let room = tempfile::Builder::new().prefix("root-").tempdir_in(&shelf.path);
         Ok(Room {
-            path: room.keep(),
+            path: room.map_err(failed)?.keep(),
             held: Vec::new(),
             remover: self.remover.clone(),
+            shelf,
             is_gone: false,
         })
     }
 
+    fn shelf(&self) -> std::io::Result<Arc<Shelf>> {
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.is_tired.load(Ordering::Relaxed) {
+            *shelf = Shelf::make(&self.path)?;
+        }
+        Ok(shelf.clone())
+    }
+
     /// Closes descriptors in the background: the last one of a mount takes with it all that was looked at through it.
     pub(crate) fn close(&self, held: Vec<Arc<OwnedFd>>) {
-        drop(self.remover.remove(Removal { held, tree: None }));
+        drop(self.remover.remove(Removal {
+            held,
+            tree: None,
+            shelf: None,
+        }));
     }
 }
 
 fn prepare(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir)?;
     std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    spread_rooms(dir);
+    spread_shelves(dir);
     std::fs::read_dir(dir)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect()
 }
 
-/// Has ext4 put each room into a part of the disk that has few files (`chattr +T`). Else all would be in one, and there ext4 looks past
-/// every file that was removed in the last minutes, whenever a new one is made: after a large root is gone, for milliseconds.
-fn spread_rooms(dir: &Path) {
+/// Has ext4 put each shelf into a part of the disk that has few files (`chattr +T`).
+fn spread_shelves(dir: &Path) {
     let spread = || {
         let dir = std::fs::File::open(dir)?;
         let flags = rustix::fs::ioctl_getflags(&dir)?;
@@ -87,6 +115,39 @@ fn spread_rooms(dir: &Path) {
     }
 }
 
+/// A directory that rooms stand on.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    path: PathBuf,
+    /// Whether a large room of it was removed: then new ones stand elsewhere.
+    is_tired: AtomicBool,
+}
+
+impl Shelf {
+    fn make(dir: &Path) -> std::io::Result<Arc<Self>> {
+        let shelf = tempfile::Builder::new().prefix("shelf-").tempdir_in(dir)?;
+        Ok(Arc::new(Self {
+            path: shelf.keep(),
+            is_tired: AtomicBool::new(false),
+        }))
+    }
+
+    /// Hears that so many files of a room were removed.
+    pub(crate) fn note_removed(&self, files: u64) {
+        if files > TIRING_FILES {
+            self.is_tired.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir(&self.path) {
+            tracing::debug!(shelf = %self.path.display(), %error, "it stays until the next start");
+        }
+    }
+}
+
 /// A directory that keeps other users of the host out. Dropping it removes it in the background.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -94,6 +155,7 @@ pub(crate) struct Room {
     /// What has to be closed before.
     held: Vec<Arc<OwnedFd>>,
     remover: Arc<Remover>,
+    shelf: Arc<Shelf>,
     is_gone: bool,
 }
 
@@ -122,6 +184,7 @@ impl Room {
         Removal {
             held: std::mem::take(&mut self.held),
             tree: Some(std::mem::take(&mut self.path)),
+            shelf: Some(self.shelf.clone()),
         }
     }
 }
