@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_reconfigure,
-    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, open_tree,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, open_tree,
 };
 
 /// How the writable layer behaves.
@@ -87,14 +87,20 @@ pub(super) fn mount_overlay(layers: &Layers<'_>, marks: Marks) -> io::Result<Own
             fsconfig_set_flag(&filesystem, "userxattr")?;
         }
     }
-    fsconfig_set_fd(&filesystem, "lowerdir+", layers.lower)?;
+    set_dir(&filesystem, "lowerdir+", layers.lower)?;
     if let Some(data) = layers.data {
-        fsconfig_set_fd(&filesystem, "datadir+", open_dir(data)?)?;
+        set_dir(&filesystem, "datadir+", open_dir(data)?.as_fd())?;
     }
-    fsconfig_set_fd(&filesystem, "upperdir", open_dir(layers.upper)?)?;
-    fsconfig_set_fd(&filesystem, "workdir", open_dir(layers.work)?)?;
+    set_dir(&filesystem, "upperdir", open_dir(layers.upper)?.as_fd())?;
+    set_dir(&filesystem, "workdir", open_dir(layers.work)?.as_fd())?;
     fsconfig_create(&filesystem)?;
     Ok(fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, data_only())?)
+}
+
+/// Names a layer. By the path of a descriptor, because the action reads in `/proc/self/mountinfo` what is said here: of a descriptor, the
+/// kernel would show where the layer is on the host.
+fn set_dir(filesystem: &OwnedFd, name: &str, dir: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(fsconfig_set_string(filesystem, name, path_of(dir))?)
 }
 
 /// Makes a file system in memory.

@@ -57,7 +57,7 @@ impl OverlayUnavailable {
             }
             (MOUNT_IMAGE, Errno::NODEV) => "this kernel has no EROFS: CONFIG_EROFS_FS",
             (MOUNT_OVERLAY, Errno::NODEV) => "this kernel has no overlayfs: CONFIG_OVERLAY_FS",
-            (MOUNT_OVERLAY, Errno::INVAL) => "data-only layers given by descriptor want Linux 6.16",
+            (MOUNT_OVERLAY, Errno::INVAL) => "data-only layers and layers that are mounted nowhere want Linux 6.16",
             (MAP_IDS, Errno::INVAL) => "this kernel does not map the ids of EROFS mounts: Linux 5.19",
             _ => return None,
         })

@@ -71,7 +71,7 @@ struct Staging {
     store: Arc<DiskStore>,
     stager: OverlayStager,
     root: Digest,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Staging {
@@ -99,7 +99,7 @@ impl Staging {
             store,
             stager,
             root,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -244,7 +244,8 @@ fn what_is_in_a_staged_overlay_reaches_neither_store_nor_layers() {
         let staging = Staging::new(&fixture, &[]).await;
         let root = staging.stage().await;
         let attempts = [
-            "grep -q upperdir= /proc/self/mountinfo && ls $(sed -n 's/.*upperdir=\\([^,]*\\).*/\\1/p' /proc/self/mountinfo)",
+            &format!("grep {} /proc/self/mountinfo", staging.dir.path().display()),
+            "grep -v upperdir=/proc/self/fd/ /proc/self/mountinfo | grep ' / / '",
             "mknod /home/whiteout c 0 0",
             "mount -o remount,upperdir=/tmp /",
             "unshare -Um true",
