@@ -203,6 +203,9 @@ fn an_action_that_needs_more_memory_than_it_may_is_told_so() {
             "head -c 300000000 /dev/zero | tail -n 1 > /dev/null; echo survived",
         )
         .expect_text("of memory");
+    // Files in `/tmp` are memory that is not freed by killing: the kernel goes on with others, up to the sandbox's init.
+    let fill = "n=0; while [ $n -lt 200 ]; do cat /dev/zero > /tmp/big$n; n=$((n+1)); done; echo survived";
+    farm.client.script(&root, fill).expect_text("of memory");
     let fork = "n=0; while [ $n -lt 60 ]; do sleep 5 & n=$((n+1)); done; echo forked";
     farm.client.script(&root, fork).expect_text("can't fork");
     farm.client

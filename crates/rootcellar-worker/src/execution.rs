@@ -49,13 +49,21 @@ impl Execution<'_> {
         let mut spec = self.spec()?;
         spec.cgroups = group.joins();
         let before = group.begin();
-        let (how, usage, wall) = self.watch(spec, assignment, stdout, stderr).await?;
+        let ran = self.watch(spec, assignment, stdout, stderr).await;
         let after = group.snapshot();
+        let lacked_memory = after.oom_kills > before.oom_kills;
+        let (how, usage, wall) = ran.map_err(|error| match error.kind() {
+            // Memory that no process holds, such as files in `/tmp`, can bring the kernel to kill the sandbox's init too.
+            ErrorKind::Unavailable if lacked_memory => {
+                Error::new(ErrorKind::ResourceExhausted, self.out_of_memory()).caused_by(error)
+            }
+            _ => error,
+        })?;
         Ok(Ended {
             how,
             usage: resource_usage(usage, after),
             wall,
-            message: match after.oom_kills > before.oom_kills {
+            message: match lacked_memory {
                 true => self.out_of_memory(),
                 false => String::new(),
             },
