@@ -5,8 +5,9 @@
 //!          <──── 0 and a mount, or an errno ──
 //! ```
 //!
-//! A request is 17 bytes, maybe paths behind them, and maybe a descriptor; an answer is 4 bytes and maybe one. What is mounted can be reached by whoever has the
-//! descriptor: the server writes a tree into a file system in memory that the helper made, and hands overlays to sandboxes.
+//! A request is 17 bytes, maybe paths behind them, and maybe a descriptor; an answer is 4 bytes and maybe one. What is mounted can be
+//! reached by whoever has the descriptor: the server writes a tree into a file system in memory that the helper made, and hands overlays
+//! to sandboxes.
 
 use std::ffi::OsStr;
 use std::fmt;

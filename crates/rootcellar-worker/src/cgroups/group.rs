@@ -98,7 +98,9 @@ impl Group {
             Version::V2 => "memory.events",
             Version::V1 => "memory.oom_control",
         };
-        let events = fs::read_to_string(part.path.join(events)).unwrap_or_default();
+        let events = fs::read_to_string(part.path.join(events))
+            .inspect_err(|error| tracing::warn!(%error, events, "what was killed for memory is not counted"))
+            .unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         Snapshot {
             oom_kills: kills.and_then(|count| count.trim().parse().ok()).unwrap_or(0),
