@@ -17,7 +17,13 @@ pub fn encode(tree: Tree<'_>) -> Vec<u8> {
 /// # Panics
 /// If a file on a device begins where no block does.
 pub fn encode_in(mut tree: Tree<'_>, block_size: BlockSize) -> Vec<u8> {
-    for directory in &mut tree.directories {
+    for (number, directory) in tree.directories.iter_mut().enumerate() {
+        let dots = [(".", number), ("..", directory.parent)];
+        let node = |(name, directory)| Node {
+            name,
+            kind: Kind::Directory(directory),
+        };
+        directory.nodes.extend(dots.map(node));
         directory.nodes.sort_unstable_by_key(|node| node.name);
     }
     let plan = Plan::of(&tree, block_size);
@@ -25,6 +31,7 @@ pub fn encode_in(mut tree: Tree<'_>, block_size: BlockSize) -> Vec<u8> {
         bytes: vec![0; plan.end()],
         tree: &tree,
         plan: &plan,
+        entries: Vec::new(),
         content: Vec::new(),
     };
     image.write();
@@ -127,7 +134,7 @@ impl Plan {
         let size = directory_bytes(directory, self.block_size);
         let is_directory = |node: &&Node<'_>| matches!(node.kind, Kind::Directory(_));
         let directories = directory.nodes.iter().filter(is_directory).count();
-        let links = 2 + u32::try_from(directories).expect("a tree has a bound");
+        let links = u32::try_from(directories).expect("a tree has a bound");
         let head = inode_bytes(is_extended(&directory.attributes, links, size as u64, self.time));
         self.directories.push(PlacedDirectory {
             place: free.with_content(head, size),
@@ -186,48 +193,23 @@ fn block_number(block: usize) -> u32 {
     u32::try_from(block).expect("an image is smaller than 2 TiB")
 }
 
-/// The names of a directory in their order, `.` and `..` among them.
-fn with_dots<'t, T>(nodes: &'t [T], name: impl Fn(&T) -> &str) -> impl Iterator<Item = Dotted<'t, T>> {
-    let split_at = |dots: &str| nodes.partition_point(|node| name(node) < dots);
-    let (here, above) = (split_at("."), split_at(".."));
-    let (before, between, after) = (&nodes[..here], &nodes[here..above], &nodes[above..]);
-    before
-        .iter()
-        .map(Dotted::Node)
-        .chain([Dotted::Here])
-        .chain(between.iter().map(Dotted::Node))
-        .chain([Dotted::Above])
-        .chain(after.iter().map(Dotted::Node))
-}
-
-enum Dotted<'t, T> {
-    Here,
-    Above,
-    Node(&'t T),
-}
-
 fn directory_bytes(directory: &Directory<'_>, block_size: BlockSize) -> usize {
     let mut measure = Measure::new(block_size.bytes());
-    for dotted in with_dots(&directory.nodes, |node| node.name) {
-        measure.add(match dotted {
-            Dotted::Here => ".",
-            Dotted::Above => "..",
-            Dotted::Node(node) => node.name,
-        });
-    }
+    directory.nodes.iter().for_each(|node| measure.add(node.name));
     measure.bytes()
 }
 
 /// An image that is being written.
-struct Image<'a> {
+struct Image<'a, 't> {
     bytes: Vec<u8>,
-    tree: &'a Tree<'a>,
+    tree: &'a Tree<'t>,
     plan: &'a Plan,
-    /// Of one directory, used again for the next.
+    /// Of one directory, used again for the next: what is in it, and that in bytes.
+    entries: Vec<Named<'t>>,
     content: Vec<u8>,
 }
 
-impl Image<'_> {
+impl<'t> Image<'_, 't> {
     fn write(&mut self) {
         let plan = self.plan;
         let superblock = Superblock {
@@ -251,28 +233,26 @@ impl Image<'_> {
     }
 
     fn write_directory(&mut self, number: usize) {
-        let (directory, placed) = (&self.tree.directories[number], self.plan.directories[number]);
+        let (directory, plan) = (&self.tree.directories[number], self.plan);
+        let placed = plan.directories[number];
         let mut next_node = placed.first_node;
-        let mut entries = Vec::with_capacity(directory.nodes.len() + 2);
-        for dotted in with_dots(&directory.nodes, |node| node.name) {
-            entries.push(match dotted {
-                Dotted::Here => self.named(".", number),
-                Dotted::Above => self.named("..", directory.parent),
-                Dotted::Node(Node {
-                    name,
-                    kind: Kind::Directory(child),
-                }) => self.named(name, *child),
-                Dotted::Node(node) => {
-                    let place = self.plan.nodes[next_node];
+        let named = |node: &Node<'t>| {
+            let place = match node.kind {
+                Kind::Directory(number) => plan.directories[number].place,
+                Kind::File { .. } | Kind::Link { .. } => {
                     next_node += 1;
-                    Named {
-                        name: node.name,
-                        inode: Plan::number(place),
-                        kind: type_of(&node.kind),
-                    }
+                    plan.nodes[next_node - 1]
                 }
-            });
-        }
+            };
+            Named {
+                name: node.name,
+                inode: Plan::number(place),
+                kind: type_of(&node.kind),
+            }
+        };
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.clear();
+        entries.extend(directory.nodes.iter().map(named));
         let mut content = std::mem::take(&mut self.content);
         content.clear();
         directory::encode(&entries, self.plan.block_size.bytes(), &mut content);
@@ -290,14 +270,7 @@ impl Image<'_> {
         );
         self.write_content(placed.place, behind, &content);
         self.content = content;
-    }
-
-    fn named<'n>(&self, name: &'n str, directory: usize) -> Named<'n> {
-        Named {
-            name,
-            inode: Plan::number(self.plan.directories[directory].place),
-            kind: Type::Directory,
-        }
+        self.entries = entries;
     }
 
     fn write_nodes(&mut self, number: usize) {

@@ -79,6 +79,12 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Makes room for so many more nodes in a directory.
+    pub fn reserve(&mut self, directory: usize, nodes: usize) {
+        // Those that each has beyond them: `.` and `..`.
+        self.directories[directory].nodes.reserve_exact(nodes + 2);
+    }
+
     /// Adds a directory to the directory with the number `parent`, and tells its own.
     pub fn add_directory(&mut self, parent: usize, name: &'a str, attributes: Attributes) -> usize {
         let number = self.directories.len();

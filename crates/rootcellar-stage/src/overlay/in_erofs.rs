@@ -151,6 +151,7 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
     let mut pending = vec![(Tree::ROOT, 0)];
     while let Some((number, position)) = pending.pop() {
         let directory = &tree.directories()[position].directory;
+        planted.reserve(number, directory.len());
         for (file, mentioned) in directory.files().iter().zip(begins[position]..) {
             let look = Attributes::of_file(&file.properties, file.is_executable);
             let (size, source) = (file.digest.size_bytes(), places.source(mentioned));
