@@ -25,6 +25,7 @@ pub struct Directory {
     symlinks: Vec<SymlinkNode>,
     properties: NodeProperties,
     is_sorted: bool,
+    longest_leaf_name: usize,
 }
 
 /// A regular file.
@@ -83,6 +84,8 @@ impl Directory {
             }
         }
         directory.is_sorted = directory.nodes_are_sorted();
+        let leaves = directory.leaf_names().map(|name| name.as_str().len());
+        directory.longest_leaf_name = leaves.max().unwrap_or(0);
         directory.check_unique()?;
         directory.properties = read_properties(properties.as_ref())?;
         Ok(directory)
@@ -106,10 +109,17 @@ impl Directory {
 
     /// The names of all children.
     pub fn names(&self) -> impl Iterator<Item = &NodeName> {
+        self.leaf_names().chain(self.directories.iter().map(|node| &node.name))
+    }
+
+    fn leaf_names(&self) -> impl Iterator<Item = &NodeName> {
         let files = self.files.iter().map(|node| &node.name);
-        let directories = self.directories.iter().map(|node| &node.name);
-        let symlinks = self.symlinks.iter().map(|node| &node.name);
-        files.chain(directories).chain(symlinks)
+        files.chain(self.symlinks.iter().map(|node| &node.name))
+    }
+
+    /// Bytes of the longest name of a child that is no directory.
+    pub(crate) fn longest_leaf_name(&self) -> usize {
+        self.longest_leaf_name
     }
 
     /// Whether each list is in the canonical order, by the bytes of the names. The order of properties is not judged: they are

@@ -3,11 +3,8 @@
 //! BuildStream marks Directories with the property `SubtreeReadOnly`: "true" on a root of sources and tools, "false" on the build
 //! directory below it. What a Directory says holds for all below it, up to one that says otherwise.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rootcellar_digest::Digest;
-use rootcellar_reapi::tree::TreeDirectory;
 use rootcellar_reapi::{Error, InputTree};
 
 /// Each is a mount of the sandbox. BuildStream marks about ten.
@@ -40,8 +37,9 @@ impl Access {
             subtrees: Vec::new(),
         };
         let marked = marked(tree);
-        let mut pending = vec![(PathBuf::from("/"), tree.root(), root_read_only)];
-        while let Some((path, directory, around)) = pending.pop() {
+        let mut pending = vec![(PathBuf::from("/"), 0, root_read_only)];
+        while let Some((path, position, around)) = pending.pop() {
+            let directory = &tree.directories()[position].directory;
             let read_only = directory.properties().subtree_read_only.unwrap_or(around);
             if read_only != around {
                 access.add(Subtree {
@@ -50,9 +48,9 @@ impl Access {
                 })?;
             }
             let is_covered = |name: &str| path.parent().is_none() && mount_points.contains(&name);
-            for node in directory.directories() {
-                if marked.contains(&node.digest) && !is_covered(node.name.as_str()) {
-                    pending.push((path.join(node.name.as_str()), tree.child(&node.digest), read_only));
+            for (node, child) in directory.directories().iter().zip(tree.children(position)) {
+                if marked[*child] && !is_covered(node.name.as_str()) {
+                    pending.push((path.join(node.name.as_str()), *child, read_only));
                 }
             }
         }
@@ -69,15 +67,13 @@ impl Access {
     }
 }
 
-/// The directories that have a mark, or have one below them: the others need not be walked.
-fn marked(tree: &InputTree) -> HashSet<Digest> {
-    let mut marked = HashSet::new();
+/// Whether each directory has a mark, or has one below it: the others need not be walked.
+fn marked(tree: &InputTree) -> Vec<bool> {
+    let mut marked = vec![false; tree.directories().len()];
     // Parents come before children, so from behind every child is known before its parents.
-    for TreeDirectory { digest, directory, .. } in tree.directories().iter().rev().map(|directory| &**directory) {
-        let is_marked = directory.properties().subtree_read_only.is_some();
-        if is_marked || directory.directories().iter().any(|node| marked.contains(&node.digest)) {
-            marked.insert(*digest);
-        }
+    for (position, directory) in tree.directories().iter().enumerate().rev() {
+        let is_marked = directory.directory.properties().subtree_read_only.is_some();
+        marked[position] = is_marked || tree.children(position).iter().any(|child| marked[*child]);
     }
     marked
 }
@@ -87,7 +83,7 @@ mod tests {
     use std::collections::HashMap;
 
     use bytes::Bytes;
-    use rootcellar_digest::DigestFunction;
+    use rootcellar_digest::{Digest, DigestFunction};
     use rootcellar_proto::reapi;
     use rootcellar_reapi::functions::to_proto;
     use rootcellar_reapi::{TreeLimits, encode_directory};

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rootcellar_digest::{Digest, DigestMap, DigestSet};
+use rootcellar_digest::Digest;
 use rootcellar_store::{BlobStore, ErrorKind as StoreErrorKind};
 
+use super::graph::Found;
 use super::{KnownDirectories, TreeDirectory, TreeLimits};
 use crate::directory::Directory;
 use crate::{Error, Result};
@@ -19,13 +20,7 @@ const BATCH_DIRECTORIES_MAX: usize = 1024;
 /// The sum of their sizes at the most, unless a single one is larger.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
-/// What of a tree is in a store.
-pub(super) struct Fetched {
-    pub(super) directories: DigestMap<Arc<TreeDirectory>>,
-    pub(super) missing: Vec<Digest>,
-}
-
-/// Fetches all that can be reached from `root`.
+/// Fetches all that can be reached from `root`. Also tells which directories are missing.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` if a blob is no Directory of canonical order, or the tree goes past `limits`; what the store says if it
@@ -35,17 +30,14 @@ pub(super) async fn fetch(
     root: Digest,
     limits: &TreeLimits,
     known: Option<&KnownDirectories>,
-) -> Result<Fetched> {
+) -> Result<(Found, Vec<Digest>)> {
     let mut walk = Walk {
         limits,
         known,
         read: Vec::new(),
-        seen: DigestSet::from_iter([root]),
         entries: 0,
-        fetched: Fetched {
-            directories: DigestMap::default(),
-            missing: Vec::new(),
-        },
+        found: Found::new(root),
+        missing: Vec::new(),
     };
     let mut level = vec![root];
     let mut depth = 0;
@@ -57,7 +49,7 @@ pub(super) async fn fetch(
     if let Some(known) = known {
         known.add(walk.read);
     }
-    Ok(walk.fetched)
+    Ok((walk.found, walk.missing))
 }
 
 struct Walk<'a> {
@@ -65,36 +57,45 @@ struct Walk<'a> {
     known: Option<&'a KnownDirectories>,
     /// What was not known before.
     read: Vec<Arc<TreeDirectory>>,
-    seen: DigestSet,
     /// Children of all directories so far. There are at least as many paths, so this may not go past that limit.
     entries: u64,
-    fetched: Fetched,
+    found: Found,
+    missing: Vec<Digest>,
 }
 
 impl Walk<'_> {
+    /// Takes the directories that were mentioned last.
     async fn next_level(&mut self, store: &dyn BlobStore, level: &[Digest]) -> Result<Vec<Digest>> {
-        let mut next = Vec::new();
-        let (known, unknown) = match self.known {
+        let first = self.found.mentioned() - level.len();
+        let known = match self.known {
             Some(known) => known.find(level),
-            None => (Vec::new(), level.to_vec()),
+            None => vec![None; level.len()],
         };
-        for directory in known {
-            self.take(directory, &mut next)?;
+        let mut next = Vec::new();
+        let (mut unknown, mut numbers) = (Vec::new(), Vec::new());
+        for (number, (digest, directory)) in (first..).zip(level.iter().zip(known)) {
+            match directory {
+                Some(directory) => self.take(number, directory, &mut next)?,
+                None => {
+                    unknown.push(*digest);
+                    numbers.push(number);
+                }
+            }
         }
-        let mut rest = unknown.as_slice();
+        let (mut rest, mut numbers) = (unknown.as_slice(), numbers.into_iter());
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch_len(rest));
             let answers = get_directories(store, batch, self.limits).await?;
-            for (digest, answer) in batch.iter().zip(answers) {
+            for ((digest, answer), number) in batch.iter().zip(answers).zip(&mut numbers) {
                 match answer {
                     Some(encoded) => {
                         let directory = Arc::new(read_sorted(*digest, encoded)?);
                         if self.known.is_some() {
                             self.read.push(directory.clone());
                         }
-                        self.take(directory, &mut next)?;
+                        self.take(number, directory, &mut next)?;
                     }
-                    None => self.fetched.missing.push(*digest),
+                    None => self.missing.push(*digest),
                 }
             }
             rest = after;
@@ -102,17 +103,11 @@ impl Walk<'_> {
         Ok(next)
     }
 
-    fn take(&mut self, directory: Arc<TreeDirectory>, next: &mut Vec<Digest>) -> Result<()> {
+    fn take(&mut self, number: usize, directory: Arc<TreeDirectory>, next: &mut Vec<Digest>) -> Result<()> {
         self.entries += directory.directory.len() as u64;
         self.limits.check_entries(self.entries)?;
-        for child in directory.directory.directories() {
-            if self.seen.insert(child.digest) {
-                next.push(child.digest);
-            }
-        }
-        self.limits.check_directories(self.seen.len())?;
-        self.fetched.directories.insert(directory.digest, directory);
-        Ok(())
+        self.found.take(number, directory, next);
+        self.limits.check_directories(self.found.mentioned())
     }
 }
 

@@ -4,11 +4,11 @@
 //! goes along paths, of which a DAG of thirty directories can have 2^30.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rootcellar_digest::{Digest, DigestMap, Secret};
+use rootcellar_digest::{Digest, DigestMap};
 
 use super::Extent;
 use crate::directory::Directory;
@@ -25,110 +25,140 @@ pub struct TreeDirectory {
     pub directory: Directory,
 }
 
+/// Directories that are found from a root on. Each has a number, in the order of first mention.
+#[derive(Debug)]
+pub(super) struct Found {
+    numbers: DigestMap<usize>,
+    directories: Vec<Option<FoundDirectory>>,
+    /// What they refer to.
+    children: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct FoundDirectory {
+    directory: Arc<TreeDirectory>,
+    /// Where in `Found::children` its children are, as it names them.
+    children: Range<usize>,
+}
+
+impl Found {
+    /// Mentions the root.
+    pub(super) fn new(root: Digest) -> Self {
+        Self {
+            numbers: DigestMap::from_iter([(root, 0)]),
+            directories: vec![None],
+            children: Vec::new(),
+        }
+    }
+
+    /// How many were mentioned.
+    pub(super) fn mentioned(&self) -> usize {
+        self.directories.len()
+    }
+
+    /// Takes the directory with this number, and adds what nobody mentioned before to `next`.
+    pub(super) fn take(&mut self, number: usize, directory: Arc<TreeDirectory>, next: &mut Vec<Digest>) {
+        let begin = self.children.len();
+        for child in directory.directory.directories() {
+            let number = *self.numbers.entry(child.digest).or_insert_with(|| {
+                next.push(child.digest);
+                self.directories.push(None);
+                self.directories.len() - 1
+            });
+            self.children.push(number);
+        }
+        let children = begin..self.children.len();
+        self.directories[number] = Some(FoundDirectory { directory, children });
+    }
+
+    /// Those that are here.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Arc<TreeDirectory>> {
+        self.directories.iter().flatten().map(|found| &found.directory)
+    }
+}
+
 /// Directories in topological order, the root first.
 #[derive(Debug, Clone)]
 pub(super) struct Graph {
     directories: Vec<Arc<TreeDirectory>>,
-    ids: DigestMap<usize>,
+    positions: DigestMap<usize>,
+    /// The positions of what the first one refers to, as it names them, then those of the next one.
+    children: Vec<usize>,
+    /// Where in `children` those of each begin; and where all end.
+    children_from: Vec<usize>,
 }
 
 impl Graph {
-    /// Orders what can be reached from `root` and drops the rest. The order follows from the tree alone.
+    /// Orders directories, of which none is missing. The order follows from the tree alone.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if a directory that is referred to is not among those `found`, or if the tree contains itself, which
-    /// no one can make as long as hashes cannot be chosen.
-    pub(super) fn sort(root: Digest, found: DigestMap<Arc<TreeDirectory>>) -> Result<Self> {
-        let mut parents = count_parents(root, &found)?;
-        let reachable = parents.len();
-        let mut found = found;
+    /// `INVALID_ARGUMENT` if the tree contains itself, which no one can make as long as hashes cannot be chosen.
+    pub(super) fn sort(found: Found) -> Result<Self> {
+        let mentioned = found.mentioned();
+        let mut parents = vec![0_usize; mentioned];
+        found.children.iter().for_each(|child| parents[*child] += 1);
         let mut graph = Self {
-            directories: Vec::with_capacity(reachable),
-            ids: DigestMap::with_capacity_and_hasher(reachable, Secret::default()),
+            directories: Vec::with_capacity(mentioned),
+            positions: found.numbers,
+            children: Vec::with_capacity(found.children.len()),
+            children_from: Vec::with_capacity(mentioned + 1),
         };
-        let mut ready: VecDeque<Digest> = parents
-            .get(&root)
-            .filter(|count| **count == 0)
-            .map(|_| root)
-            .into_iter()
-            .collect();
-        while let Some(digest) = ready.pop_front() {
-            let next = found
-                .remove(&digest)
-                .expect("a directory is ready once, and was counted because it was found");
-            for child in next.directory.directories() {
-                let left = parents
-                    .get_mut(&child.digest)
-                    .expect("every reachable directory was counted");
-                *left -= 1;
-                if *left == 0 {
-                    ready.push_back(child.digest);
+        let mut positions = vec![0; mentioned];
+        let mut ready = VecDeque::new();
+        if parents[0] == 0 {
+            ready.push_back(0);
+        }
+        let mut directories = found.directories;
+        while let Some(number) = ready.pop_front() {
+            let next = directories[number]
+                .take()
+                .expect("none is missing, and each is ready once");
+            let children = &found.children[next.children];
+            positions[number] = graph.directories.len();
+            graph.directories.push(next.directory);
+            graph.children_from.push(graph.children.len());
+            graph.children.extend_from_slice(children);
+            for child in children {
+                parents[*child] -= 1;
+                if parents[*child] == 0 {
+                    ready.push_back(*child);
                 }
             }
-            graph.ids.insert(digest, graph.directories.len());
-            graph.directories.push(next);
         }
-        if graph.directories.len() < reachable {
-            return Err(Error::invalid_argument(format!("the tree {root} contains itself")));
+        if graph.directories.len() < mentioned {
+            return Err(Error::invalid_argument("the tree contains itself"));
         }
+        graph.children_from.push(graph.children.len());
+        let numbers = graph.children.iter_mut().chain(graph.positions.values_mut());
+        numbers.for_each(|number| *number = positions[*number]);
         Ok(graph)
     }
 
     /// How far the tree reaches below its root.
     pub(super) fn measure(&self) -> Extent {
         let mut extents = vec![Extent::default(); self.directories.len()];
-        for (id, TreeDirectory { directory, .. }) in
+        for (position, TreeDirectory { directory, .. }) in
             self.directories.iter().map(|directory| &**directory).enumerate().rev()
         {
-            let mut extent = Extent::default();
-            for file in directory.files() {
-                extent.add_leaf(file.name.as_str().len());
+            let mut extent = Extent::of_leaves(directory);
+            for (node, child) in directory.directories().iter().zip(self.children(position)) {
+                extent.add_directory(node.name.as_str().len(), &extents[*child]);
             }
-            for symlink in directory.symlinks() {
-                extent.add_leaf(symlink.name.as_str().len());
-            }
-            for child in directory.directories() {
-                extent.add_directory(child.name.as_str().len(), &extents[self.ids[&child.digest]]);
-            }
-            extents[id] = extent;
+            extents[position] = extent;
         }
         extents[0]
+    }
+
+    /// The positions of what the one at this position refers to, as it names them.
+    pub(super) fn children(&self, position: usize) -> &[usize] {
+        &self.children[self.children_from[position]..self.children_from[position + 1]]
     }
 
     pub(super) fn directories(&self) -> &[Arc<TreeDirectory>] {
         &self.directories
     }
 
-    pub(super) fn position(&self, digest: &Digest) -> Option<usize> {
-        self.ids.get(digest).copied()
-    }
-
     pub(super) fn get(&self, digest: &Digest) -> Option<&TreeDirectory> {
-        self.ids.get(digest).map(|id| &*self.directories[*id])
+        self.positions.get(digest).map(|position| &*self.directories[*position])
     }
-}
-
-/// How often each directory that can be reached is referred to.
-fn count_parents(root: Digest, found: &DigestMap<Arc<TreeDirectory>>) -> Result<DigestMap<usize>> {
-    let mut parents = DigestMap::from_iter([(root, 0)]);
-    let mut pending = vec![root];
-    while let Some(digest) = pending.pop() {
-        let directory = found.get(&digest).ok_or_else(|| absent(&digest))?;
-        for child in directory.directory.directories() {
-            match parents.entry(child.digest) {
-                Entry::Occupied(mut count) => *count.get_mut() += 1,
-                Entry::Vacant(count) => {
-                    count.insert(1);
-                    pending.push(child.digest);
-                }
-            }
-        }
-    }
-    Ok(parents)
-}
-
-fn absent(digest: &Digest) -> Error {
-    Error::invalid_argument(format!(
-        "the tree does not hold the directory {digest} that it refers to"
-    ))
 }

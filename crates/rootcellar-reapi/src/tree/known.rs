@@ -44,17 +44,11 @@ impl KnownDirectories {
         }
     }
 
-    /// Those of `digests` that are here, and the others.
-    pub(super) fn find(&self, digests: &[Digest]) -> (Vec<Arc<TreeDirectory>>, Vec<Digest>) {
-        let (mut known, mut unknown) = (Vec::with_capacity(digests.len()), Vec::new());
+    /// Those of `digests` that are here.
+    pub(super) fn find(&self, digests: &[Digest]) -> Vec<Option<Arc<TreeDirectory>>> {
         let mut kept = self.kept();
-        for digest in digests {
-            match kept.directories.get(digest) {
-                Some(directory) => known.push(directory.clone()),
-                None => unknown.push(*digest),
-            }
-        }
-        (known, unknown)
+        let find = |digest| kept.directories.get(digest).cloned();
+        digests.iter().map(find).collect()
     }
 
     pub(super) fn add(&self, read: Vec<Arc<TreeDirectory>>) {

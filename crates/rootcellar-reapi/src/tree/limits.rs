@@ -1,5 +1,6 @@
 //! How large a tree may be, and how large one is.
 
+use crate::directory::Directory;
 use crate::{Error, PATH_BYTES_MAX, Result};
 
 /// Bounds on one tree. A client could otherwise name any amount of work with a few kilobytes.
@@ -79,16 +80,19 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Counts a child that is no directory.
-    pub(super) fn add_leaf(&mut self, name_bytes: usize) {
-        self.entries = self.entries.saturating_add(1);
-        self.path_bytes = self.path_bytes.max(name_bytes as u64);
+    /// Counts the children that are no directories.
+    pub(super) fn of_leaves(directory: &Directory) -> Self {
+        Self {
+            entries: (directory.files().len() + directory.symlinks().len()) as u64,
+            depth: 0,
+            path_bytes: directory.longest_leaf_name() as u64,
+        }
     }
 
     /// Counts a directory and all below it.
     pub(super) fn add_directory(&mut self, name_bytes: usize, below: &Self) {
-        self.add_leaf(name_bytes);
-        self.entries = self.entries.saturating_add(below.entries);
+        self.entries = self.entries.saturating_add(below.entries).saturating_add(1);
+        self.path_bytes = self.path_bytes.max(name_bytes as u64);
         self.depth = self.depth.max(below.depth.saturating_add(1));
         if below.path_bytes > 0 {
             let path_bytes = (name_bytes as u64 + 1).saturating_add(below.path_bytes);

@@ -62,8 +62,8 @@ pub struct DecodedTree {
 /// directory if it holds nothing at all.
 ///
 /// # Errors
-/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the bytes are no Tree, if a directory in it is not valid or is
-/// referred to but not there, or if the tree goes past `limits`.
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the bytes are no Tree, if a directory that is referred to is not valid
+/// or not there, or if the tree goes past `limits`.
 pub fn decode(function: DigestFunction, message: &Bytes, limits: &TreeLimits) -> Result<DecodedTree> {
     let records = Records::read(function, message, limits)?;
     let tree = InputTree::from_encoded(records.root, records.directories, limits)?;

@@ -22,11 +22,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use rootcellar_digest::{Digest, DigestMap, Secret};
+use rootcellar_digest::{Digest, Secret};
 use rootcellar_store::BlobStore;
 
-use self::graph::Graph;
 pub use self::graph::TreeDirectory;
+use self::graph::{Found, Graph};
 pub use self::known::KnownDirectories;
 pub use self::limits::{Extent, TreeLimits};
 pub use self::message::DecodedTree;
@@ -80,12 +80,11 @@ impl InputTree {
         limits: &TreeLimits,
         known: Option<&KnownDirectories>,
     ) -> Result<Self> {
-        let fetched = fetch::fetch(store, root, limits, known).await?;
-        if fetched.missing.is_empty() {
-            return Self::assemble(root, fetched.directories, limits);
+        let (found, mut missing) = fetch::fetch(store, root, limits, known).await?;
+        if missing.is_empty() {
+            return Self::assemble(found, limits);
         }
-        let mut missing = fetched.missing;
-        let files = distinct_files(fetched.directories.values());
+        let files = distinct_files(found.directories());
         missing.extend(store.find_missing(&files).await?);
         Err(Error::missing_blobs(missing))
     }
@@ -98,23 +97,29 @@ impl InputTree {
     ///
     /// # Panics
     /// In debug builds, if a directory is not named by the hash of its bytes.
-    pub fn from_encoded(root: Digest, directories: HashMap<Digest, Bytes>, limits: &TreeLimits) -> Result<Self> {
+    pub fn from_encoded(root: Digest, mut directories: HashMap<Digest, Bytes>, limits: &TreeLimits) -> Result<Self> {
         limits.check_directories(directories.len())?;
-        let read = |(digest, encoded): (Digest, Bytes)| {
+        let mut found = Found::new(root);
+        let mut next = vec![root];
+        let mut number = 0;
+        while let Some(digest) = next.get(number).copied() {
+            let encoded = directories.remove(&digest).ok_or_else(|| absent(&digest))?;
             debug_assert_eq!(
                 digest,
                 Digest::of(digest.function(), &encoded),
                 "a directory is named by its bytes"
             );
             limits.check_directory_bytes(digest.size_bytes())?;
-            Ok((digest, Arc::new(fetch::read_sorted(digest, encoded)?)))
-        };
-        let directories = directories.into_iter().map(read).collect::<Result<_>>()?;
-        Self::assemble(root, directories, limits)
+            let directory = Arc::new(fetch::read_sorted(digest, encoded)?);
+            found.take(number, directory, &mut next);
+            number += 1;
+        }
+        Self::assemble(found, limits)
     }
 
-    fn assemble(root: Digest, directories: DigestMap<Arc<TreeDirectory>>, limits: &TreeLimits) -> Result<Self> {
-        let graph = Graph::sort(root, directories)?;
+    /// Orders and measures directories, of which none is missing.
+    fn assemble(found: Found, limits: &TreeLimits) -> Result<Self> {
+        let graph = Graph::sort(found)?;
         let extent = graph.measure();
         limits.check(&extent)?;
         Ok(Self {
@@ -144,14 +149,10 @@ impl InputTree {
         self.graph.get(digest)
     }
 
-    /// Where a directory of this tree stands in [`directories`](Self::directories).
-    ///
-    /// # Panics
-    /// If `digest` comes from elsewhere and is not in this tree.
-    pub fn position(&self, digest: &Digest) -> usize {
-        self.graph
-            .position(digest)
-            .expect("a tree holds every directory that it refers to")
+    /// Where in [`directories`](Self::directories) those stand that the one at this position refers to, in the order of its
+    /// [`DirectoryNode`](crate::DirectoryNode)s.
+    pub fn children(&self, position: usize) -> &[usize] {
+        self.graph.children(position)
     }
 
     /// The digests of all files as they are mentioned, directory by directory in the order of [`directories`](Self::directories).
@@ -208,6 +209,12 @@ impl InputTree {
         closure.extend(directories.chain(files.filter(|file| self.graph.get(file).is_none())));
         closure
     }
+}
+
+fn absent(digest: &Digest) -> Error {
+    Error::invalid_argument(format!(
+        "the tree does not hold the directory {digest} that it refers to"
+    ))
 }
 
 fn distinct_files<'a>(directories: impl IntoIterator<Item = &'a Arc<TreeDirectory>>) -> Vec<Digest> {

@@ -161,11 +161,10 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
             let look = Attributes::of_link(&link.properties);
             planted.add_link(number, link.name.as_str(), attributes(look), &link.target);
         }
-        for node in directory.directories() {
-            let position = tree.position(&node.digest);
-            let look = Attributes::of_directory(tree.directories()[position].directory.properties());
+        for (node, position) in directory.directories().iter().zip(tree.children(position)) {
+            let look = Attributes::of_directory(tree.directories()[*position].directory.properties());
             let child = planted.add_directory(number, node.name.as_str(), attributes(look));
-            pending.push((child, position));
+            pending.push((child, *position));
         }
     }
     planted
