@@ -18,8 +18,8 @@ pub trait LocalStore: BlobStore {
     async fn lease(&self, digests: &[Digest]) -> Result<Leased>;
 
     /// Takes a lease as [`lease`](Self::lease) does, and tells where each blob lies, in the order of `digests`; `None` for the empty
-    /// blob, which lies nowhere.
-    async fn lease_and_locate(&self, digests: &[Digest]) -> Result<Located>;
+    /// blob, which lies nowhere. Takes references: whoever stages a tree has a hundred thousand digests where they are.
+    async fn lease_and_locate(&self, digests: &[&Digest]) -> Result<Located>;
 
     /// Where a leased blob lies. Without a lease the answer can be wrong a moment later.
     ///

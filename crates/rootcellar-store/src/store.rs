@@ -1,5 +1,6 @@
 //! The contract of a store of blobs.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -108,10 +109,10 @@ pub trait BlobStoreExt: BlobStore {
 impl<S: BlobStore + ?Sized> BlobStoreExt for S {}
 
 /// The digests of which `is_present` is false, each once, in the order of first mention. The empty blob is always present.
-pub(crate) fn absent_once(digests: &[Digest], mut is_present: impl FnMut(Digest) -> bool) -> Vec<Digest> {
+pub(crate) fn absent_once<D: Borrow<Digest>>(digests: &[D], mut is_present: impl FnMut(Digest) -> bool) -> Vec<Digest> {
     let mut absent = Vec::new();
     let mut named = DigestSet::default();
-    for digest in digests.iter().copied() {
+    for digest in digests.iter().map(|digest| *digest.borrow()) {
         if !is_present(digest) && !digest.is_empty_blob() && named.insert(digest) {
             absent.push(digest);
         }

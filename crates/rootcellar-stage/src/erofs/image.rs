@@ -17,16 +17,7 @@ pub fn encode(tree: Tree<'_>) -> Vec<u8> {
 /// # Panics
 /// If a file on a device begins where no block does.
 pub fn encode_in(mut tree: Tree<'_>, block_size: BlockSize) -> Vec<u8> {
-    for (number, directory) in tree.directories.iter_mut().enumerate() {
-        let dots = [(".", number), ("..", directory.parent)];
-        let node = |(name, directory)| Node {
-            name,
-            kind: Kind::Directory(directory),
-        };
-        directory.nodes.extend(dots.map(node));
-        directory.nodes.sort_unstable_by_key(|node| node.name);
-    }
-    let plan = Plan::of(&tree, block_size);
+    let plan = Plan::of(&mut tree, block_size);
     let mut image = Image {
         bytes: vec![0; plan.end()],
         tree: &tree,
@@ -105,7 +96,8 @@ impl Free {
 }
 
 impl Plan {
-    fn of(tree: &Tree<'_>, block_size: BlockSize) -> Self {
+    /// Also puts what is in each directory in its order.
+    fn of(tree: &mut Tree<'_>, block_size: BlockSize) -> Self {
         let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + usize::from(tree.devices) * DEVICE_BYTES;
         let mut plan = Self {
             block_size,
@@ -122,7 +114,8 @@ impl Plan {
             at: INODE_UNIT,
             block: 0,
         };
-        for directory in &tree.directories {
+        for (number, directory) in tree.directories.iter_mut().enumerate() {
+            directory.complete(number);
             plan.add(directory, &mut free);
         }
         plan.blocks_from = plan.inodes_from + free.at.div_ceil(block_size.bytes());

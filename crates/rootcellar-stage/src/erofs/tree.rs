@@ -63,6 +63,18 @@ pub(super) enum Kind<'a> {
     },
 }
 
+impl Directory<'_> {
+    /// Adds `.` and `..`, and puts all in the order of their names. The directory has this number.
+    pub(super) fn complete(&mut self, number: usize) {
+        let dots = [(".", number), ("..", self.parent)].map(|(name, directory)| Node {
+            name,
+            kind: Kind::Directory(directory),
+        });
+        self.nodes.extend(dots);
+        self.nodes.sort_unstable_by_key(|node| node.name);
+    }
+}
+
 impl<'a> Tree<'a> {
     /// The number of the root.
     pub const ROOT: usize = 0;

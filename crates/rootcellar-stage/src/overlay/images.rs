@@ -189,7 +189,7 @@ impl Images {
             .map(|directory| directory.directory.files().len())
             .sum();
         let mut all = Vec::with_capacity(directories + files);
-        all.extend(tree.directories().iter().map(|directory| directory.digest));
+        all.extend(tree.directories().iter().map(|directory| &directory.digest));
         all.extend(tree.mentioned_files());
         match self.store.lease_and_locate(&all).await? {
             Located::Held(lease, mut places) => {

@@ -3,7 +3,9 @@
 //! A blob in a pack is kept by keeping its pack: one count for all that an image maps. A blob that lies alone has a count of its
 //! own.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use rootcellar_digest::Digest;
@@ -108,21 +110,18 @@ impl Engine {
         })
     }
 
-    pub(super) async fn lease_and_locate(self: &Arc<Self>, digests: &[Digest]) -> Result<Located> {
+    pub(super) async fn lease_and_locate(self: &Arc<Self>, digests: &[&Digest]) -> Result<Located> {
         let mut places = Vec::new();
         Ok(match self.hold(digests, Some(&mut places)).await? {
-            Ok(lease) => {
-                let locate = |(digest, place): (&Digest, Option<Place>)| Some(self.location(digest, place?));
-                Located::Held(lease, digests.iter().zip(places).map(locate).collect())
-            }
+            Ok(lease) => Located::Held(lease, self.locations(digests, places)),
             Err(missing) => Located::Missing(missing),
         })
     }
 
     /// Takes a lease, or tells what is missing, and where each blob lies if that is asked.
-    async fn hold(
+    async fn hold<D: Borrow<Digest>>(
         self: &Arc<Self>,
-        digests: &[Digest],
+        digests: &[D],
         mut places: Option<&mut Vec<Option<Place>>>,
     ) -> Result<std::result::Result<Lease, Vec<Digest>>> {
         loop {
@@ -137,9 +136,10 @@ impl Engine {
     }
 
     /// Hashes what was not read since the start. A damaged blob is missing after that.
-    async fn check_once(self: &Arc<Self>, digests: &[Digest]) -> Result<()> {
+    async fn check_once<D: Borrow<Digest>>(self: &Arc<Self>, digests: &[D]) -> Result<()> {
         let mut named = DigestSet::default();
-        let digests: Vec<Digest> = digests.iter().copied().filter(|digest| named.insert(*digest)).collect();
+        let digests = digests.iter().map(|digest| *digest.borrow());
+        let digests: Vec<Digest> = digests.filter(|digest| named.insert(*digest)).collect();
         for outcome in self.ensure_checked(&digests).await {
             match outcome {
                 Err(error) if error.kind() != ErrorKind::DataLoss => return Err(error),
@@ -163,37 +163,35 @@ impl Engine {
         }
     }
 
-    fn try_lease(&self, digests: &[Digest], mut places: Option<&mut Vec<Option<Place>>>) -> Tried {
+    fn try_lease<D: Borrow<Digest>>(&self, digests: &[D], mut places: Option<&mut Vec<Option<Place>>>) -> Tried {
         if let Some(places) = &mut places {
             places.clear();
-            places.reserve(digests.len());
+            places.resize(digests.len(), None);
         }
-        let used = self.tick();
         let mut leases = self.leases();
-        let (mut alone, mut regions) = (Vec::new(), BTreeSet::new());
+        let (mut holds, mut regions) = (Vec::new(), BTreeSet::new());
         let (mut is_complete, mut is_checked, mut is_doomed) = (true, true, false);
-        for digest in digests {
-            let entry = match digest.is_empty_blob() {
-                true => None,
-                false => self.touch_entry(digest, used),
-            };
-            if let Some(places) = &mut places {
-                places.push(entry.map(|entry| entry.place));
-            }
+        let mut latest = Region::ALONE;
+        self.touch_each(digests, |at, entry| {
+            let digest = digests[at].borrow();
             let Some(entry) = entry else {
                 is_complete &= digest.is_empty_blob();
-                continue;
+                return;
             };
+            if let Some(places) = &mut places {
+                places[at] = Some(entry.place);
+            }
             let region = entry.place.region();
             is_checked &= entry.flags.has(Flags::VERIFIED);
             is_doomed |= leases.doomed == Some(region);
             // One pin for each region is enough.
             if region == Region::ALONE {
-                alone.push(Hold::Alone(*digest));
-            } else {
+                holds.push(Hold::Alone(*digest));
+            } else if region != latest {
                 regions.insert(region);
+                latest = region;
             }
-        }
+        });
         if !is_complete {
             return Tried::Missing(absent_once(digests, |digest| self.index.get(&digest).is_some()));
         }
@@ -203,7 +201,6 @@ impl Engine {
         if is_doomed {
             return Tried::Doomed;
         }
-        let mut holds = alone;
         holds.extend(regions.into_iter().map(Hold::Pinned));
         for hold in &holds {
             leases.hold(hold);
@@ -217,14 +214,35 @@ impl Engine {
         }
         let entry = self.index.get(&digest);
         let entry = entry.ok_or_else(|| Error::not_found("locate", digest))?;
-        Ok(self.location(&digest, entry.place))
+        let path = self.layout.path(&digest, entry.place);
+        Ok(self.location(path, entry.place))
     }
 
-    fn location(&self, digest: &Digest, place: Place) -> Location {
-        let (path, offset) = self.layout.locate(digest, place);
+    fn locations(&self, digests: &[&Digest], places: Vec<Option<Place>>) -> Vec<Option<Location>> {
+        // What was put together lies in one region, and often comes together again.
+        let mut latest: Option<(Region, Arc<Path>)> = None;
+        let mut path = |digest: &Digest, place: Place| match &latest {
+            Some((region, path)) if *region == place.region() && *region != Region::ALONE => path.clone(),
+            _ => {
+                let path = self.layout.path(digest, place);
+                latest = Some((place.region(), path.clone()));
+                path
+            }
+        };
+        let locate = |(digest, place): (&&Digest, Option<Place>)| {
+            let place = place?;
+            Some(self.location(path(digest, place), place))
+        };
+        digests.iter().zip(places).map(locate).collect()
+    }
+
+    fn location(&self, path: Arc<Path>, place: Place) -> Location {
         match place.region() {
             Region::ALONE => Location::Loose { path },
-            _ => Location::Packed { path, offset },
+            _ => Location::Packed {
+                path,
+                offset: self.layout.first_byte(place),
+            },
         }
     }
 

@@ -174,7 +174,7 @@ impl LocalStore for DiskStore {
         self.engine.lease(digests).await
     }
 
-    async fn lease_and_locate(&self, digests: &[Digest]) -> Result<Located> {
+    async fn lease_and_locate(&self, digests: &[&Digest]) -> Result<Located> {
         self.engine.lease_and_locate(digests).await
     }
 

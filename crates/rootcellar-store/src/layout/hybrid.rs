@@ -135,8 +135,12 @@ impl Layout for Hybrid {
         self.of(place.region()).open(digest, place)
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
-        self.of(place.region()).locate(digest, place)
+    fn path(&self, digest: &Digest, place: Place) -> Arc<Path> {
+        self.of(place.region()).path(digest, place)
+    }
+
+    fn first_byte(&self, place: Place) -> u64 {
+        self.of(place.region()).first_byte(place)
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {

@@ -203,8 +203,12 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Opens the bytes of a blob: `NotFound` if its region was dropped meanwhile, `UnexpectedEof` if they are not all there.
     fn open(&self, digest: &Digest, place: Place) -> io::Result<Extent>;
 
-    /// The name of the file that holds a blob, and the blob's first byte in it. Both stay so while the blob has this place.
-    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64);
+    /// The name of the file that holds a blob, the same for all that lie in one region other than [`Region::ALONE`]. It stays so
+    /// while the blob has this place.
+    fn path(&self, digest: &Digest, place: Place) -> Arc<Path>;
+
+    /// The first byte in that file of a blob that does not lie alone.
+    fn first_byte(&self, place: Place) -> u64;
 
     /// The directory that holds all files of blobs that lie alone, and nothing that is not the layout's; `None` if none lies alone.
     fn alone_dir(&self) -> Option<PathBuf>;

@@ -107,7 +107,7 @@ pub async fn what_is_missing_is_named_once(store: Subject) {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
-    let Located::Missing(missing) = store.lease_and_locate(&asked).await.unwrap() else {
+    let Located::Missing(missing) = store.lease_and_locate(&asked.each_ref()).await.unwrap() else {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
@@ -190,7 +190,7 @@ pub async fn the_located_place_holds_the_bytes(store: Subject) {
         };
         let place = store.locate(digest).unwrap();
         let empty = Digest::empty(function);
-        match store.lease_and_locate(&[empty, digest, digest]).await.unwrap() {
+        match store.lease_and_locate(&[&empty, &digest, &digest]).await.unwrap() {
             Located::Held(_, places) => assert_eq!(places, [None, Some(place.clone()), Some(place.clone())]),
             Located::Missing(missing) => panic!("{missing:?} was put just now"),
         }

@@ -334,8 +334,12 @@ impl Layout for Loose {
         Ok(Extent { file, at: 0 })
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
-        (path_of(&self.root, digest, place.offset()).into(), 0)
+    fn path(&self, digest: &Digest, place: Place) -> Arc<Path> {
+        path_of(&self.root, digest, place.offset()).into()
+    }
+
+    fn first_byte(&self, _place: Place) -> u64 {
+        0
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {

@@ -182,17 +182,22 @@ impl Layout for Packed {
 
     fn open(&self, _digest: &Digest, place: Place) -> io::Result<Extent> {
         let pack = self.pack(place.region())?;
-        let at = u64::from(place.offset()) * SECTOR_BYTES;
-        Ok(Extent { file: pack, at })
+        Ok(Extent {
+            file: pack,
+            at: self.first_byte(place),
+        })
     }
 
-    fn locate(&self, _digest: &Digest, place: Place) -> (Arc<Path>, u64) {
-        let path = match self.pack(place.region()) {
+    fn path(&self, _digest: &Digest, place: Place) -> Arc<Path> {
+        match self.pack(place.region()) {
             Ok(pack) => pack.path.clone(),
             // It was dropped meanwhile: nothing is leased in it.
             Err(_) => pack::data_path(&self.dir, place.region()).into(),
-        };
-        (path, u64::from(place.offset()) * SECTOR_BYTES)
+        }
+    }
+
+    fn first_byte(&self, place: Place) -> u64 {
+        u64::from(place.offset()) * SECTOR_BYTES
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {
