@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use rootcellar_stage::erofs::{Attributes, BlockSize, Source, Tree, encode_in};
+use rootcellar_stage::erofs::{Attributes, BlockSize, ON_DEVICE_BYTES_MAX, Source, Tree, encode_in};
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -46,7 +46,7 @@ enum Found {
 }
 
 const TIME: (i64, u32) = (1_321_009_871, 0);
-const DEVICES: u16 = 5;
+const DEVICES: u16 = 70;
 
 fuzz_target!(|input: Input| {
     let size = if input.has_pages { BlockSize::Page } else { BlockSize::Sector };
@@ -77,7 +77,9 @@ fuzz_target!(|input: Input| {
                 Found::Link(text.clone())
             }
             Kind::OnDevice { size, device, sector } => {
-                let (size, device, block) = (size >> 1, 1 + device % DEVICES, sector / sectors);
+                // Of all sizes, from one byte to a chunk.
+                let size = (size >> 6 >> (size % 64)).min(ON_DEVICE_BYTES_MAX);
+                let (device, block) = (1 + device % DEVICES, sector / sectors);
                 let source = Source::Device { number: device, sector: block * sectors };
                 tree.add_file(parent, name, attributes, size, source);
                 if size == 0 { Found::Empty } else { Found::OnDevice { size, device, block } }
@@ -262,9 +264,8 @@ impl<'a> Reader<'a> {
             Found::Link(target) => assert_eq!(self.content(inode), target.as_bytes()),
             Found::Empty => assert_eq!((inode.size, inode.layout), (0, 0)),
             Found::OnDevice { size, device, block } => {
-                assert_eq!((inode.size, inode.layout, inode.place), (*size, 4, 31 | 0x20));
-                let chunk = (inode.xattrs_at + inode.xattr_bytes).next_multiple_of(8);
-                assert_eq!((self.u16(chunk + 2), self.u32(chunk + 4)), (*device, *block));
+                assert_eq!(inode.size, *size);
+                assert_eq!(self.on_device(inode), (*device, *block));
                 assert!(*device <= self.u16(1024 + 86), "the image has that device");
             }
             Found::Redirected { size, path } => {
@@ -278,6 +279,28 @@ impl<'a> Reader<'a> {
             }
         }
         assert!(inode.at >= self.inodes_at);
+    }
+
+    /// In which device a file lies, and the block where it begins.
+    fn on_device(&self, inode: &Inode) -> (u16, u32) {
+        if inode.layout == 4 {
+            assert_eq!(inode.place, 31 | 0x20);
+            let chunk = (inode.xattrs_at + inode.xattr_bytes).next_multiple_of(8);
+            return (self.u16(chunk + 2), self.u32(chunk + 4));
+        }
+        assert_eq!(inode.layout, 0);
+        let blocks = inode.size.div_ceil(self.block_bytes as u64);
+        for number in 1..=self.u16(1024 + 86) {
+            let slot = 128 * (usize::from(self.u16(1024 + 88)) + usize::from(number) - 1);
+            let (count, first) = (self.u32(slot + 64), self.u32(slot + 68));
+            if first > 0 && (first..first + count).contains(&inode.place) {
+                let block = inode.place - first;
+                assert!(u64::from(block) + blocks <= count.into(), "the device has all of its blocks");
+                assert!(first as usize * self.block_bytes >= self.bytes.len(), "the image has no such block");
+                return (number, block);
+            }
+        }
+        panic!("no device has block {}", inode.place);
     }
 
     fn xattrs(&self, inode: &Inode) -> BTreeMap<String, String> {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rootcellar_stage::erofs::{Attributes, BlockSize, Source, Tree, encode, encode_in};
+use rootcellar_stage::erofs::{Attributes, BlockSize, ON_DEVICE_BYTES_MAX, Source, Tree, encode, encode_in};
 use rootcellar_store::testing::{Seeded, skip};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -325,35 +325,50 @@ fn a_directory_of_100_000_entries_is_found_in() {
     assert!(!mounted.path().join("entry-100000").exists());
 }
 
-/// A file of more than 4 GiB wants a large inode, and one chunk holds it.
+/// A file of more than 4 GiB wants a large inode. One of a TiB is larger than there are numbers for its blocks, and so are the devices
+/// behind the 64th.
 #[test]
-fn a_file_may_be_larger_than_4_gib() {
-    const SIZE: u64 = (5 << 30) + 7;
-    let mut tree = Tree::new(ROOT);
-    tree.add_file(
-        Tree::ROOT,
-        "large",
-        attributes(0o644),
-        SIZE,
-        Source::Device { number: 1, sector: 1 },
-    );
+fn files_are_large_and_devices_are_many() {
     let dir = tempfile::tempdir().unwrap();
-    let pack = file(dir.path(), &[]);
-    pack.set_len((512 + SIZE).next_multiple_of(512)).unwrap();
-    pack.write_all_at(b"the end", 512 + SIZE - 7).unwrap();
+    let names: Vec<String> = (1..=80).map(|number| format!("file-{number}")).collect();
+    let size_of = |number: u16| match number {
+        2 => (5 << 30) + 7,
+        5 => ON_DEVICE_BYTES_MAX,
+        _ => 1000 + u64::from(number),
+    };
+    let mut tree = Tree::new(ROOT);
+    let mut packs = Vec::new();
+    for (number, name) in (1..).zip(&names) {
+        let (size, sector) = (size_of(number), 1 + u32::from(number) % 3);
+        tree.add_file(
+            Tree::ROOT,
+            name,
+            attributes(0o644),
+            size,
+            Source::Device { number, sector },
+        );
+        let (pack, begin) = (file(dir.path(), &[]), u64::from(sector) * 512);
+        pack.set_len((begin + size).next_multiple_of(512)).unwrap();
+        pack.write_all_at(name.as_bytes(), begin + size - name.len() as u64)
+            .unwrap();
+        packs.push(pack);
+    }
     let image = file(dir.path(), &encode(tree));
-    let mount = match try_mount(&image, &[pack]) {
+    let mount = match try_mount(&image, &packs) {
         Ok(mount) => mount,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return skip("EROFS images can be mounted by root only");
         }
         Err(error) => panic!("the kernel does not mount it: {error}"),
     };
-    let large = File::open(format!("/proc/self/fd/{}/large", mount.as_raw_fd())).unwrap();
-    assert_eq!(large.metadata().unwrap().len(), SIZE);
-    let mut end = [0; 7];
-    large.read_exact_at(&mut end, SIZE - 7).unwrap();
-    assert_eq!(&end, b"the end");
+    for (number, name) in (1..).zip(&names) {
+        let file = File::open(format!("/proc/self/fd/{}/{name}", mount.as_raw_fd())).unwrap();
+        let size = size_of(number);
+        assert_eq!(file.metadata().unwrap().len(), size, "{name}");
+        let mut end = vec![0; name.len()];
+        file.read_exact_at(&mut end, size - name.len() as u64).unwrap();
+        assert_eq!(end, name.as_bytes(), "{name}");
+    }
 }
 
 /// What an overlay shows of an image whose large files lie by themselves.

@@ -9,7 +9,7 @@
 //!               24  8  the time of those with 32 bytes
 //!               36  4  number of blocks
 //!
-//! device slot   64  4  number of blocks: as many as there may be, since packs grow
+//! device slot   64  4  number of blocks              68  4  the number of its first one among those of the image; or 0, for none
 //!
 //! inode          0  2  1 if it has 64 bytes; and how its content lies, times 2: 0 in blocks, 2 with its end in here, 4 in chunks
 //!                2  2  length of the attributes, in units of 4 from 12 on, plus 1; or 0
@@ -30,7 +30,7 @@ pub enum BlockSize {
     /// 512 bytes: files on devices begin at any sector.
     #[default]
     Sector,
-    /// 4096 bytes, which is all that tools of before erofs-utils 1.8 read: files on devices begin at every eighth sector.
+    /// 4096 bytes, for tools of before erofs-utils 1.6, which read no others: files on devices begin at every eighth sector.
     Page,
 }
 
@@ -46,11 +46,22 @@ impl BlockSize {
         1 << self.bits()
     }
 
+    const fn sectors(self) -> u32 {
+        1 << (self.bits() - Self::Sector.bits())
+    }
+
     /// The block that begins where a sector does.
-    fn of_sector(self, sector: u32) -> u32 {
-        let sectors = 1 << (self.bits() - Self::Sector.bits());
-        assert!(sector.is_multiple_of(sectors), "a file begins where a block does");
-        sector / sectors
+    pub(super) fn of_sector(self, sector: u32) -> u32 {
+        assert!(
+            sector.is_multiple_of(self.sectors()),
+            "a file begins where a block does"
+        );
+        sector / self.sectors()
+    }
+
+    /// The blocks that hold so many sectors.
+    pub(super) fn holding(self, sectors: u64) -> u64 {
+        sectors.div_ceil(self.sectors().into())
     }
 }
 
@@ -98,7 +109,7 @@ impl Type {
 pub(super) enum Content {
     /// In whole blocks from this one on, and what is left of it behind the inode.
     Blocks { first: u32, has_end: bool },
-    /// In one chunk of a device, or of none: its place is behind the inode.
+    /// In one chunk of a device, or of none: its place is behind the inode. On a device that has no numbers of its own.
     Chunk { is_on_device: bool },
 }
 
@@ -241,8 +252,9 @@ impl Superblock {
     }
 }
 
-pub(super) fn encode_device(zeros: &mut [u8]) {
-    Field(zeros).u32(64, u32::MAX);
+/// Writes how many blocks of a device there are, and the number that the first of them has in the image; or 0, for none.
+pub(super) fn encode_device(blocks: u32, first: u32, zeros: &mut [u8]) {
+    Field(zeros).u32(64, blocks).u32(68, first);
 }
 
 /// Bytes of the place of a file, which begins at a multiple of so many.
@@ -251,8 +263,8 @@ pub(super) const fn chunk_bytes(is_on_device: bool) -> usize {
 }
 
 /// Writes where a file lies in a device.
-pub(super) fn encode_chunk(number: u16, sector: u32, block_size: BlockSize, zeros: &mut [u8]) {
-    Field(zeros).u16(2, number).u32(4, block_size.of_sector(sector));
+pub(super) fn encode_chunk(number: u16, block: u32, zeros: &mut [u8]) {
+    Field(zeros).u16(2, number).u32(4, block);
 }
 
 /// Writes that a file lies nowhere here.

@@ -35,6 +35,8 @@ struct Plan {
     block_size: BlockSize,
     /// The time of inodes that name none.
     time: i64,
+    /// Where among the numbers of blocks those of each device begin, if it has some.
+    windows: Vec<Option<u32>>,
     /// The first block of inodes.
     inodes_from: usize,
     directories: Vec<PlacedDirectory>,
@@ -98,10 +100,11 @@ impl Free {
 impl Plan {
     /// Also puts what is in each directory in its order.
     fn of(tree: &mut Tree<'_>, block_size: BlockSize) -> Self {
-        let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + usize::from(tree.devices) * DEVICE_BYTES;
+        let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + tree.devices.len() * DEVICE_BYTES;
         let mut plan = Self {
             block_size,
             time: tree.directories[Tree::ROOT].attributes.mtime.0,
+            windows: windows(&tree.devices, block_size),
             inodes_from: slots_end.div_ceil(block_size.bytes()),
             directories: Vec::with_capacity(tree.directories.len()),
             nodes: Vec::with_capacity(tree.directories.iter().map(|directory| directory.nodes.len()).sum()),
@@ -121,6 +124,10 @@ impl Plan {
         plan.blocks_from = plan.inodes_from + free.at.div_ceil(block_size.bytes());
         plan.blocks = free.block;
         plan
+    }
+
+    fn window(&self, device: u16) -> Option<u32> {
+        self.windows[usize::from(device) - 1]
     }
 
     fn add(&mut self, directory: &Directory<'_>, free: &mut Free) {
@@ -146,7 +153,10 @@ impl Plan {
                     let head = inode_bytes(is_extended(attributes, 1, *size, self.time));
                     self.nodes.push(match source {
                         None => free.with_content(head, 0),
-                        Some(Source::Device { .. }) => free.with_chunk(head, chunk_bytes(true)),
+                        Some(Source::Device { number, .. }) => match self.window(*number) {
+                            Some(_) => free.with_content(head, 0),
+                            None => free.with_chunk(head, chunk_bytes(true)),
+                        },
                         Some(Source::Redirect(path)) => {
                             free.with_chunk(head + format::redirect_bytes(path), chunk_bytes(false))
                         }
@@ -182,8 +192,36 @@ impl Plan {
     }
 }
 
+/// Gives numbers to the blocks of devices, behind those that are the image's own, as long as there are any. A file whose blocks have
+/// numbers needs no chunk, which would be half of its inode, and one more read for the kernel.
+fn windows(devices: &[u64], block_size: BlockSize) -> Vec<Option<u32>> {
+    let devices_max = match block_size {
+        // The kernel looks through all of them for each read.
+        BlockSize::Sector => 64,
+        // Tools of before erofs-utils 1.6 take such a device for an empty one.
+        BlockSize::Page => 0,
+    };
+    let (mut next, mut count) = (u64::from(OWN_BLOCKS), 0);
+    let window = |sectors: &u64| {
+        let first = u32::try_from(next).ok()?;
+        let end = next + block_size.holding(*sectors);
+        if end > u64::from(u32::MAX) || count == devices_max {
+            return None;
+        }
+        (next, count) = (end, count + 1);
+        Some(first)
+    };
+    devices.iter().map(window).collect()
+}
+
+/// So many blocks an image has at the most: half of the numbers.
+const OWN_BLOCKS: u32 = 1 << 31;
+
 fn block_number(block: usize) -> u32 {
-    u32::try_from(block).expect("an image is smaller than 2 TiB")
+    let number = u32::try_from(block).ok();
+    number
+        .filter(|number| *number < OWN_BLOCKS)
+        .expect("an image is smaller than 1 TiB")
 }
 
 fn directory_bytes(directory: &Directory<'_>, block_size: BlockSize) -> usize {
@@ -211,13 +249,15 @@ impl<'t> Image<'_, 't> {
             time: plan.time,
             blocks: block_number(plan.blocks_from + plan.blocks),
             inodes_from: block_number(plan.inodes_from),
-            devices: self.tree.devices,
+            devices: u16::try_from(self.tree.devices.len()).expect("they have such numbers"),
             block_size: plan.block_size,
         };
         superblock.encode(&mut self.bytes[SUPERBLOCK_AT..][..SUPERBLOCK_BYTES]);
         let slots = &mut self.bytes[SUPERBLOCK_AT + SUPERBLOCK_BYTES..];
-        for slot in slots.chunks_exact_mut(DEVICE_BYTES).take(self.tree.devices.into()) {
-            format::encode_device(slot);
+        let devices = self.tree.devices.iter().zip(&plan.windows);
+        for (slot, (sectors, window)) in slots.chunks_exact_mut(DEVICE_BYTES).zip(devices) {
+            let blocks = u32::try_from(plan.block_size.holding(*sectors)).unwrap_or(u32::MAX);
+            format::encode_device(blocks, window.unwrap_or(0), slot);
         }
         for number in 0..self.tree.directories.len() {
             self.write_directory(number);
@@ -283,34 +323,35 @@ impl<'t> Image<'_, 't> {
     }
 
     fn write_file(&mut self, place: Place, attributes: Attributes, size: u64, source: Option<Source<'_>>) {
-        let xattr_bytes = match source {
-            Some(Source::Redirect(path)) => format::redirect_bytes(path),
-            Some(Source::Device { .. }) | None => 0,
+        let inode = |content, xattr_bytes| Inode {
+            kind: Type::File,
+            attributes,
+            links: 1,
+            size,
+            xattr_bytes,
+            content,
         };
-        let is_on_device = matches!(source, Some(Source::Device { .. }));
-        let content = match source {
-            None => self.plan.content(place, 0),
-            Some(_) => Content::Chunk { is_on_device },
-        };
-        let xattrs_at = self.write_inode(
-            place,
-            &Inode {
-                kind: Type::File,
-                attributes,
-                links: 1,
-                size,
-                xattr_bytes,
-                content,
-            },
-        );
-        let chunk_at = (xattrs_at + xattr_bytes).next_multiple_of(chunk_bytes(is_on_device));
         match source {
-            None => {}
+            None => {
+                self.write_inode(place, &inode(self.plan.content(place, 0), 0));
+            }
             Some(Source::Device { number, sector }) => {
-                format::encode_chunk(number, sector, self.plan.block_size, &mut self.bytes[chunk_at..]);
+                let block = self.plan.block_size.of_sector(sector);
+                if let Some(window) = self.plan.window(number) {
+                    let (first, has_end) = (window + block, false);
+                    self.write_inode(place, &inode(Content::Blocks { first, has_end }, 0));
+                } else {
+                    let is_on_device = true;
+                    let behind = self.write_inode(place, &inode(Content::Chunk { is_on_device }, 0));
+                    let chunk_at = behind.next_multiple_of(chunk_bytes(is_on_device));
+                    format::encode_chunk(number, block, &mut self.bytes[chunk_at..]);
+                }
             }
             Some(Source::Redirect(path)) => {
+                let (is_on_device, xattr_bytes) = (false, format::redirect_bytes(path));
+                let xattrs_at = self.write_inode(place, &inode(Content::Chunk { is_on_device }, xattr_bytes));
                 format::encode_redirect(path, &mut self.bytes[xattrs_at..][..xattr_bytes]);
+                let chunk_at = (xattrs_at + xattr_bytes).next_multiple_of(chunk_bytes(is_on_device));
                 format::encode_no_chunk(&mut self.bytes[chunk_at..]);
             }
         }

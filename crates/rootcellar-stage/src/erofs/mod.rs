@@ -12,7 +12,7 @@
 //!
 //!   inode        32 bytes, or 64 where a time, a size or a number of links wants them
 //!                [ attributes: a redirect ]               of a file that lies elsewhere by itself
-//!                [ end of a directory or a link | place of a file ]
+//!                [ end of a directory or a link | place of a file that has none in the inode ]
 //! ```
 //!
 //! The format is the kernel's (`fs/erofs/erofs_fs.h`), and of it what every kernel from 6.12 on reads. Blocks have 512 bytes,
@@ -25,4 +25,4 @@ mod tree;
 
 pub use self::format::BlockSize;
 pub use self::image::{encode, encode_in};
-pub use self::tree::{Attributes, Source, Tree};
+pub use self::tree::{Attributes, ON_DEVICE_BYTES_MAX, Source, Tree};

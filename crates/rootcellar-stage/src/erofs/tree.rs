@@ -1,5 +1,10 @@
 //! What an image is to show.
 
+const SECTOR_BYTES: u64 = 512;
+
+/// Bytes of the largest file on a device: what one chunk of 2^31 sectors holds.
+pub const ON_DEVICE_BYTES_MAX: u64 = SECTOR_BYTES << 31;
+
 /// A tree, made from its root on.
 ///
 /// Names are the caller's to check: each is one path component of 255 bytes at the most, and the only one of its name in its
@@ -8,8 +13,8 @@
 pub struct Tree<'a> {
     /// Parents before children, the root first.
     pub(super) directories: Vec<Directory<'a>>,
-    /// Packs that files lie in.
-    pub(super) devices: u16,
+    /// Packs that files lie in: how many sectors of each there are, up to the end of the last file.
+    pub(super) devices: Vec<u64>,
 }
 
 /// What an inode says besides what it is.
@@ -24,7 +29,7 @@ pub struct Attributes {
 /// Where the bytes of a file lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
-    /// In a device of the image, counted from 1, from this 512-byte sector on.
+    /// In a device of the image, counted from 1, from this 512-byte sector on. Every device up to the highest number is there.
     Device {
         /// Which device.
         number: u16,
@@ -87,7 +92,7 @@ impl<'a> Tree<'a> {
                 attributes: root,
                 nodes: Vec::new(),
             }],
-            devices: 0,
+            devices: Vec::new(),
         }
     }
 
@@ -110,11 +115,17 @@ impl<'a> Tree<'a> {
     }
 
     /// Adds a file of `size` bytes. An empty one lies nowhere.
+    ///
+    /// # Panics
+    /// If it is on a device and larger than [`ON_DEVICE_BYTES_MAX`].
     pub fn add_file(&mut self, parent: usize, name: &'a str, attributes: Attributes, size: u64, source: Source<'a>) {
         let source = Some(source).filter(|_| size > 0);
-        if let Some(Source::Device { number, .. }) = source {
-            assert!(number > 0, "devices are counted from 1");
-            self.devices = self.devices.max(number);
+        if let Some(Source::Device { number, sector }) = source {
+            assert!(size <= ON_DEVICE_BYTES_MAX, "the caller checks sizes");
+            let index = usize::from(number).checked_sub(1).expect("devices are counted from 1");
+            self.devices.resize(self.devices.len().max(index + 1), 0);
+            let end = u64::from(sector) + size.div_ceil(SECTOR_BYTES);
+            self.devices[index] = self.devices[index].max(end);
         }
         self.add(
             parent,

@@ -13,13 +13,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use rootcellar_digest::Digest;
 use rootcellar_reapi::{Error, ErrorKind, InputTree};
 use rootcellar_store::Location;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{mounts, redirect};
 use crate::attributes::Attributes;
-use crate::erofs::{self, Source, Tree};
+use crate::erofs::{self, ON_DEVICE_BYTES_MAX, Source, Tree};
 use crate::write::io_error;
 
 /// Bytes of a pack between two places that a blob can begin at.
@@ -32,7 +33,7 @@ pub(super) fn mount(
     hidden: &[&'static str],
     dir: &Path,
 ) -> Result<(OwnedFd, u64), Error> {
-    let encoded = erofs::encode(plant(tree, places, hidden));
+    let encoded = erofs::encode(plant(tree, places, hidden)?);
     let mount = mount_encoded(&encoded, &places.packs, dir)?;
     Ok((mount, encoded.len() as u64))
 }
@@ -134,8 +135,14 @@ fn too_many_packs() -> Error {
     ))
 }
 
+fn too_large(digest: &Digest) -> Error {
+    Error::resource_exhausted(format!(
+        "the file {digest} lies in a pack, of which files of at most {ON_DEVICE_BYTES_MAX} bytes can be staged"
+    ))
+}
+
 /// The tree as the image shows it.
-fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> Tree<'a> {
+fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> Result<Tree<'a>, Error> {
     // Where the files of each directory begin among all that are mentioned.
     let mut next = 0;
     let begins = tree.directories().iter().map(|directory| {
@@ -155,6 +162,9 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
         for (file, mentioned) in directory.files().iter().zip(begins[position]..) {
             let look = Attributes::of_file(&file.properties, file.is_executable);
             let (size, source) = (file.digest.size_bytes(), places.source(mentioned));
+            if size > ON_DEVICE_BYTES_MAX && matches!(source, Source::Device { .. }) {
+                return Err(too_large(&file.digest));
+            }
             planted.add_file(number, file.name.as_str(), attributes(look), size, source);
         }
         for link in directory.symlinks() {
@@ -167,7 +177,7 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
             pending.push((child, *position));
         }
     }
-    planted
+    Ok(planted)
 }
 
 pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
