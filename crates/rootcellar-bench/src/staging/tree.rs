@@ -13,7 +13,7 @@ const DIRECTORIES_IN_ONE: usize = 100;
 const LARGE_PART: usize = 50;
 const LARGE_BYTES: u64 = 100_000;
 const SMALL_BYTES_MAX: u64 = 8000;
-pub(super) const VARIANTS: usize = 5;
+pub(super) const VARIANTS: usize = 25;
 
 /// Everything that has to be stored for a root, and its shape.
 #[derive(Debug)]

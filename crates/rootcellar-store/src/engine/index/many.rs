@@ -29,10 +29,10 @@ impl Index {
         used: u32,
         mut see: impl FnMut(usize, Option<Entry>),
     ) {
+        let function = |digest: &D| digest.borrow().function();
         let mut begin = 0;
-        for same in digests.chunk_by(|one, next| one.borrow().function() == next.borrow().function()) {
-            let table = self.tables[same[0].borrow().function() as usize].get();
-            for together in same.chunks(TOGETHER) {
+        for near in digests.chunks(TOGETHER) {
+            for together in near.chunk_by(|one, next| function(one) == function(next)) {
                 let mut named = [Named::default(); TOGETHER];
                 let named = &mut named[..together.len()];
                 for (at, (named, digest)) in (begin..).zip(named.iter_mut().zip(together)) {
@@ -40,7 +40,7 @@ impl Index {
                     *named = Named { mixed, at };
                 }
                 named.sort_unstable_by_key(|named| named.mixed);
-                match table {
+                match self.tables[function(&together[0]) as usize].get() {
                     Some(table) => self.touch_together(table, digests, named, used, &mut see),
                     None => named.iter().for_each(|named| see(named.at, None)),
                 }
