@@ -1,6 +1,5 @@
 //! What every part of a store on disk shares.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::io;
@@ -109,16 +108,6 @@ impl Engine {
         let entry = self.index.touch(digest, used);
         self.note_uses(entry.is_some());
         entry
-    }
-
-    /// Looks blobs up, notes that they are used, and shows what is known of each with its number, in any order.
-    pub(super) fn touch_each<D: Borrow<Digest>>(&self, digests: &[D], mut see: impl FnMut(usize, Option<Entry>)) {
-        let mut is_used = false;
-        self.index.touch_each(digests, self.tick(), |at, entry| {
-            is_used |= entry.is_some();
-            see(at, entry);
-        });
-        self.note_uses(is_used);
     }
 
     /// Notes that blobs are used, and tells of each whether it is absent.

@@ -166,21 +166,25 @@ impl Engine {
     fn try_lease<D: Borrow<Digest>>(&self, digests: &[D], mut places: Option<&mut Vec<Option<Place>>>) -> Tried {
         if let Some(places) = &mut places {
             places.clear();
-            places.resize(digests.len(), None);
+            places.reserve(digests.len());
         }
+        let used = self.tick();
         let mut leases = self.leases();
         let (mut holds, mut regions) = (Vec::new(), BTreeSet::new());
         let (mut is_complete, mut is_checked, mut is_doomed) = (true, true, false);
         let mut latest = Region::ALONE;
-        self.touch_each(digests, |at, entry| {
-            let digest = digests[at].borrow();
-            let Some(entry) = entry else {
-                is_complete &= digest.is_empty_blob();
-                return;
+        for digest in digests.iter().map(Borrow::borrow) {
+            let entry = match digest.is_empty_blob() {
+                true => None,
+                false => self.touch_entry(digest, used),
             };
             if let Some(places) = &mut places {
-                places[at] = Some(entry.place);
+                places.push(entry.map(|entry| entry.place));
             }
+            let Some(entry) = entry else {
+                is_complete &= digest.is_empty_blob();
+                continue;
+            };
             let region = entry.place.region();
             is_checked &= entry.flags.has(Flags::VERIFIED);
             is_doomed |= leases.doomed == Some(region);
@@ -191,7 +195,7 @@ impl Engine {
                 regions.insert(region);
                 latest = region;
             }
-        });
+        }
         if !is_complete {
             return Tried::Missing(absent_once(digests, |digest| self.index.get(&digest).is_some()));
         }

@@ -3,52 +3,24 @@
 //! In a large index one look-up waits for memory twice, one time after the other: for its slot, and for its entry. So some are looked
 //! up together: the processor reads all their slots, and then all their entries, without waiting for any.
 
-use std::borrow::Borrow;
 use std::sync::MutexGuard;
 
 use rootcellar_digest::{Digest, DigestFunction};
 
-use super::shard::{Entry, Mixed, Shard};
+use super::shard::{Mixed, Shard};
 use super::{Index, Table, lock};
 
 /// Blobs looked up together: more than a processor reads at once, and few enough to hold locks for a microsecond or two.
 const TOGETHER: usize = 32;
 
 /// A blob that was named, by the hash of its key, and where.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Named {
     mixed: Mixed,
     at: usize,
 }
 
 impl Index {
-    /// Notes that blobs are used, and shows what is known of each with its number among `digests`, in any order.
-    pub(in crate::engine) fn touch_each<D: Borrow<Digest>>(
-        &self,
-        digests: &[D],
-        used: u32,
-        mut see: impl FnMut(usize, Option<Entry>),
-    ) {
-        let function = |digest: &D| digest.borrow().function();
-        let mut begin = 0;
-        for near in digests.chunks(TOGETHER) {
-            for together in near.chunk_by(|one, next| function(one) == function(next)) {
-                let mut named = [Named::default(); TOGETHER];
-                let named = &mut named[..together.len()];
-                for (at, (named, digest)) in (begin..).zip(named.iter_mut().zip(together)) {
-                    let mixed = self.mix(digest.borrow().hash());
-                    *named = Named { mixed, at };
-                }
-                named.sort_unstable_by_key(|named| named.mixed);
-                match self.tables[function(&together[0]) as usize].get() {
-                    Some(table) => self.touch_together(table, digests, named, used, &mut see),
-                    None => named.iter().for_each(|named| see(named.at, None)),
-                }
-                begin += together.len();
-            }
-        }
-    }
-
     /// Notes that blobs are used, and tells of each whether it is absent.
     pub(in crate::engine) fn are_absent(&self, digests: &[Digest], used: u32) -> Vec<bool> {
         let mut is_absent = vec![false; digests.len()];
@@ -105,21 +77,12 @@ impl Index {
             return named.iter().for_each(|named| is_absent[named.at] = true);
         };
         for together in named.chunks(TOGETHER) {
-            self.touch_together(table, digests, together, used, &mut |at, entry| {
-                is_absent[at] = entry.is_none();
-            });
+            self.touch_together(table, digests, together, used, is_absent);
         }
     }
 
     /// In some passes, each over all of them: what one of them waits for, all of them wait for at once.
-    fn touch_together<D: Borrow<Digest>>(
-        &self,
-        table: &Table,
-        digests: &[D],
-        named: &[Named],
-        used: u32,
-        see: &mut impl FnMut(usize, Option<Entry>),
-    ) {
+    fn touch_together(&self, table: &Table, digests: &[Digest], named: &[Named], used: u32, is_absent: &mut [bool]) {
         let mut shards = Locked::new(table, named);
         let mut is_home_filled = [false; TOGETHER];
         for (nth, named) in named.iter().enumerate() {
@@ -127,15 +90,12 @@ impl Index {
         }
         let (mut likely, mut likely_count) = ([(0, 0); TOGETHER], 0);
         for (nth, named) in named.iter().enumerate() {
-            let id = match is_home_filled[nth] {
-                true => shards.of(nth).likely(named.mixed),
-                false => None,
-            };
-            if let Some(id) = id {
+            is_absent[named.at] = true;
+            if is_home_filled[nth]
+                && let Some(id) = shards.of(nth).likely(named.mixed)
+            {
                 likely[likely_count] = (nth, id);
                 likely_count += 1;
-            } else {
-                see(named.at, None);
             }
         }
         let likely = &likely[..likely_count];
@@ -145,17 +105,15 @@ impl Index {
         }
         for ((nth, id), is_promising) in likely.iter().zip(is_promising) {
             let (Named { mixed, at }, shard) = (named[*nth], shards.of(*nth));
-            let digest = digests[at].borrow();
-            let (hash, size) = (digest.hash(), digest.size_bytes());
+            let (hash, size) = (digests[at].hash(), digests[at].size_bytes());
             let found = match is_promising && shard.is_it(*id, hash, size) {
                 true => Some(*id),
                 false => shard.find(mixed, hash, size),
             };
-            let entry = found.map(|id| {
+            if let Some(id) = found {
                 shard.touch(id, table.hash_len, used);
-                shard.entry(id, table.hash_len)
-            });
-            see(at, entry);
+                is_absent[at] = false;
+            }
         }
     }
 }

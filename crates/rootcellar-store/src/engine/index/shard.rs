@@ -59,7 +59,7 @@ impl Flags {
 }
 
 /// A key, hashed with a secret so that nobody can choose names that collide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mixed(pub(super) u64);
 
 impl Mixed {

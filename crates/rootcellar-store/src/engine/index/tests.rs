@@ -84,18 +84,10 @@ proptest! {
         let digests: Vec<Digest> = (0..200).chain(0..200).map(digest).collect();
         let absent: Vec<Digest> = (0..200).filter(|number| !model.contains_key(number)).map(digest).collect();
         prop_assert_eq!(index.absent(&digests, 1000), absent);
-        let use_all = |model: &mut HashMap<u32, Entry>, used| for entry in model.values_mut() {
-            (entry.used, entry.flags) = (used, entry.flags.with(Flags::TOUCHED));
-        };
-        use_all(&mut model, 1000);
-        for (number, entry) in &model {
+        for (number, entry) in &mut model {
+            (entry.used, entry.flags) = (1000, entry.flags.with(Flags::TOUCHED));
             prop_assert_eq!(index.get(&digest(*number)), Some(*entry));
         }
-        let mut seen = vec![Vec::new(); digests.len()];
-        index.touch_each(&digests, 2000, |at, entry| seen[at].push(entry));
-        use_all(&mut model, 2000);
-        let expected = (0..200).chain(0..200).map(|number| vec![model.get(&number).copied()]);
-        prop_assert!(seen.into_iter().eq(expected));
         let mut seen = HashMap::new();
         index.scan(|scanned| assert!(seen.insert(scanned.digest, scanned.entry).is_none()));
         let expected: HashMap<Digest, Entry> = model.into_iter().map(|(number, entry)| (digest(number), entry)).collect();
