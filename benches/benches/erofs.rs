@@ -10,7 +10,8 @@ const LOOSE_PART: usize = 8;
 
 const ATTRIBUTES: Attributes = Attributes {
     mode: 0o644,
-    mtime: (1_321_009_871, 0),
+    mtime: 1_321_009_871,
+    mtime_nanos: 0,
 };
 
 /// Names of a tree, and the paths of what lies by itself.

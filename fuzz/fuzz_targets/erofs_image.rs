@@ -52,7 +52,7 @@ fuzz_target!(|input: Input| {
     let size = if input.has_pages { BlockSize::Page } else { BlockSize::Sector };
     let sectors = if input.has_pages { 8 } else { 1 };
     let nodes: Vec<(Node, String)> = input.nodes.into_iter().filter_map(named).collect();
-    let root = Attributes { mode: 0o755, mtime: TIME };
+    let root = attributes(0o755, TIME);
     let mut tree = Tree::new(root);
     let mut expected: Vec<BTreeMap<&str, (Attributes, Found)>> = vec![BTreeMap::new()];
     for (node, text) in &nodes {
@@ -62,10 +62,7 @@ fuzz_target!(|input: Input| {
             continue;
         }
         let (seconds, nanos) = node.mtime.unwrap_or(TIME);
-        let attributes = Attributes {
-            mode: node.mode & 0o7777,
-            mtime: (seconds, nanos % 1_000_000_000),
-        };
+        let attributes = attributes(node.mode & 0o7777, (seconds, nanos % 1_000_000_000));
         let found = match node.kind {
             Kind::Directory => {
                 let number = tree.add_directory(parent, name, attributes);
@@ -95,6 +92,10 @@ fuzz_target!(|input: Input| {
     let bytes = encode_in(tree, size);
     Reader::new(&bytes).check(&expected);
 });
+
+fn attributes(mode: u16, (mtime, mtime_nanos): (i64, u32)) -> Attributes {
+    Attributes { mode, mtime, mtime_nanos }
+}
 
 /// A node whose name a tree can have, and the text that belongs to it.
 fn named(node: Node) -> Option<(Node, String)> {
@@ -238,7 +239,8 @@ impl<'a> Reader<'a> {
             for (name, (attributes, found)) in &expected[directory] {
                 let (number, kind) = self.look_up(&content, name).expect("a name of the tree is found");
                 let inode = self.inode(number);
-                assert_eq!((inode.mode & 0o7777, inode.mtime), (attributes.mode, attributes.mtime));
+                let (mtime, nanos) = inode.mtime;
+                assert_eq!((inode.mode & 0o7777, mtime, nanos), (attributes.mode, attributes.mtime, attributes.mtime_nanos));
                 inodes += 1;
                 self.check_node(&inode, kind, found);
                 if let Found::Directory(child) = found {

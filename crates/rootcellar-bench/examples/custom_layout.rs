@@ -60,7 +60,7 @@ struct Flat {
 
 impl Flat {
     /// `sha256-abcd...-5.0`: function, hash, size, and a number that tells a file from one that is just being removed.
-    fn path(&self, digest: &Digest, number: u32) -> PathBuf {
+    fn file_of(&self, digest: &Digest, number: u32) -> PathBuf {
         let (function, hash, size) = (digest.function(), digest.hash_hex(), digest.size_bytes());
         self.dir.join(format!("{function}-{hash}-{size}.{number}"))
     }
@@ -73,7 +73,7 @@ impl Flat {
     fn write_one(&self, new: &New<'_>) -> io::Result<Place> {
         let digest = new.blob.digest();
         for number in 0.. {
-            let path = self.path(&digest, number);
+            let path = self.file_of(&digest, number);
             if lock(&self.doubtful).contains(&path) {
                 continue;
             }
@@ -121,7 +121,7 @@ impl Layout for Flat {
             let Some((digest, number)) = Self::parse(&name.name) else {
                 continue;
             };
-            let path = self.path(&digest, number);
+            let path = self.file_of(&digest, number);
             lock(&self.unsynced).insert(path.clone());
             lock(&self.doubtful).insert(path);
             self.share.add(digest.size_bytes());
@@ -174,15 +174,22 @@ impl Layout for Flat {
     }
 
     fn open(&self, digest: &Digest, place: Place) -> io::Result<Extent> {
-        let file = self.ground.disk.open(&self.path(digest, place.offset()), Open::Read)?;
+        let file = self
+            .ground
+            .disk
+            .open(&self.file_of(digest, place.offset()), Open::Read)?;
         if file.size()? != digest.size_bytes() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(Extent { file, at: 0 })
     }
 
-    fn locate(&self, digest: &Digest, place: Place) -> (Arc<Path>, u64) {
-        (self.path(digest, place.offset()).into(), 0)
+    fn path(&self, digest: &Digest, place: Place) -> Arc<Path> {
+        self.file_of(digest, place.offset()).into()
+    }
+
+    fn first_byte(&self, _place: Place) -> u64 {
+        0
     }
 
     fn alone_dir(&self) -> Option<PathBuf> {
@@ -191,7 +198,7 @@ impl Layout for Flat {
 
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         for (digest, place) in blobs {
-            self.ground.disk.remove(&self.path(digest, place.offset()))?;
+            self.ground.disk.remove(&self.file_of(digest, place.offset()))?;
             self.share.subtract(digest.size_bytes());
         }
         self.ground.disk.sync_dir(&self.dir)

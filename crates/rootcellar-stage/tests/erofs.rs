@@ -14,14 +14,22 @@ use rootcellar_stage::erofs::{Attributes, BlockSize, ON_DEVICE_BYTES_MAX, Source
 use rootcellar_store::testing::{Seeded, skip};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-/// A time that is not the root's.
-const LATER: (i64, u32) = (1_700_000_000, 123_456_789);
 const ROOT: Attributes = attributes(0o755);
 
 const fn attributes(mode: u16) -> Attributes {
     Attributes {
         mode,
-        mtime: (1_321_009_871, 0),
+        mtime: 1_321_009_871,
+        mtime_nanos: 0,
+    }
+}
+
+/// With a time that is not the root's.
+const fn later(attributes: Attributes) -> Attributes {
+    Attributes {
+        mtime: 1_700_000_000,
+        mtime_nanos: 123_456_789,
+        ..attributes
     }
 }
 
@@ -106,7 +114,8 @@ fn look_at(root: &Path) -> Model {
         assert_eq!((metadata.uid(), metadata.gid()), (0, 0));
         let attributes = Attributes {
             mode: u16::try_from(metadata.mode() & 0o7777).unwrap(),
-            mtime: (metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap()),
+            mtime: metadata.mtime(),
+            mtime_nanos: u32::try_from(metadata.mtime_nsec()).unwrap(),
         };
         let seen = if metadata.is_dir() {
             let entries: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap()).collect();
@@ -149,9 +158,10 @@ fn name(chance: &mut Seeded, number: u64) -> String {
 }
 
 fn any_attributes(chance: &mut Seeded) -> Attributes {
-    Attributes {
-        mode: [0o755, 0o644, 0o555, 0o400][usize::try_from(chance.below(4)).unwrap()],
-        mtime: if chance.below(5) == 0 { LATER } else { ROOT.mtime },
+    let attributes = attributes([0o755, 0o644, 0o555, 0o400][usize::try_from(chance.below(4)).unwrap()]);
+    match chance.below(5) {
+        0 => later(attributes),
+        _ => attributes,
     }
 }
 

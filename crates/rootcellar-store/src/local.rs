@@ -17,9 +17,11 @@ pub trait LocalStore: BlobStore {
     /// Until the lease is dropped, none of its blobs is evicted or moved. Duplicates are fine.
     async fn lease(&self, digests: &[Digest]) -> Result<Leased>;
 
-    /// Takes a lease as [`lease`](Self::lease) does, and tells where each blob lies, in the order of `digests`; `None` for the empty
-    /// blob, which lies nowhere. Takes references: whoever stages a tree has a hundred thousand digests where they are.
-    async fn lease_and_locate(&self, digests: &[&Digest]) -> Result<Located>;
+    /// Takes a lease as [`lease`](Self::lease) does, and when it is held, shows to `see` where each blob lies, in the order of
+    /// `digests`; `None` for the empty blob, which lies nowhere.
+    ///
+    /// Takes references, and shows one place after the other: whoever stages a tree has a hundred thousand of them.
+    async fn lease_and_locate(&self, digests: &[&Digest], see: &mut SeeLocation<'_>) -> Result<Leased>;
 
     /// Where a leased blob lies. Without a lease the answer can be wrong a moment later.
     ///
@@ -36,6 +38,9 @@ pub trait LocalStore: BlobStore {
     /// Asks `holder` to let go of leases when they are in the way of making room. It is forgotten when it is gone.
     fn on_shortage(&self, holder: Weak<dyn LeaseHolder>);
 }
+
+/// Is shown where blobs lie.
+pub type SeeLocation<'a> = dyn FnMut(Option<Location>) + Send + 'a;
 
 /// Keeps leases that it could do without, such as those of roots that might be staged again.
 pub trait LeaseHolder: Send + Sync {
@@ -57,15 +62,6 @@ pub enum Shortage {
 pub enum Leased {
     /// All blobs are present, and stay so while this is held.
     Held(Lease),
-    /// These are not present, each named once; no lease was taken.
-    Missing(Vec<Digest>),
-}
-
-/// The answer to a request for a lease and places.
-#[derive(Debug)]
-pub enum Located {
-    /// All blobs are present, and stay where they are while the lease is held.
-    Held(Lease, Vec<Option<Location>>),
     /// These are not present, each named once; no lease was taken.
     Missing(Vec<Digest>),
 }

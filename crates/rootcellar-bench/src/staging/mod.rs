@@ -352,7 +352,8 @@ fn image(ground: &Ground<'_>) -> Figure {
     let write = |()| {
         let attributes = Attributes {
             mode: 0o644,
-            mtime: (1_321_009_871, 0),
+            mtime: 1_321_009_871,
+            mtime_nanos: 0,
         };
         let (mut tree, mut number) = (Tree::new(attributes), 0_usize);
         for directory in &directories {

@@ -144,7 +144,7 @@ pub(super) struct Inode {
 /// Whether an inode needs 64 bytes in an image with this time.
 pub(super) fn is_extended(attributes: &Attributes, links: u32, size: u64, time: i64) -> bool {
     let is_small = u16::try_from(links).is_ok() && u32::try_from(size).is_ok();
-    !is_small || attributes.mtime != (time, 0)
+    !is_small || (attributes.mtime, attributes.mtime_nanos) != (time, 0)
 }
 
 /// Bytes of an inode.
@@ -205,8 +205,8 @@ impl Inode {
         if is_extended {
             fields
                 .u64(8, self.size)
-                .u64(32, self.attributes.mtime.0.cast_unsigned())
-                .u32(40, self.attributes.mtime.1)
+                .u64(32, self.attributes.mtime.cast_unsigned())
+                .u32(40, self.attributes.mtime_nanos)
                 .u32(44, self.links);
         } else {
             fields

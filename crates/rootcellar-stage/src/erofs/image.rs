@@ -103,7 +103,7 @@ impl Plan {
         let slots_end = SUPERBLOCK_AT + SUPERBLOCK_BYTES + tree.devices.len() * DEVICE_BYTES;
         let mut plan = Self {
             block_size,
-            time: tree.directories[Tree::ROOT].attributes.mtime.0,
+            time: tree.directories[Tree::ROOT].attributes.mtime,
             windows: windows(&tree.devices, block_size),
             inodes_from: slots_end.div_ceil(block_size.bytes()),
             directories: Vec::with_capacity(tree.directories.len()),

@@ -22,8 +22,10 @@ pub struct Tree<'a> {
 pub struct Attributes {
     /// Permission bits.
     pub mode: u16,
-    /// When it was modified: seconds since the Unix epoch, and nanoseconds beyond them.
-    pub mtime: (i64, u32),
+    /// When it was modified, in seconds since the Unix epoch.
+    pub mtime: i64,
+    /// Nanoseconds beyond these seconds.
+    pub mtime_nanos: u32,
 }
 
 /// Where the bytes of a file lie.
@@ -44,6 +46,7 @@ pub enum Source<'a> {
 pub(super) struct Directory<'a> {
     pub(super) parent: usize,
     pub(super) attributes: Attributes,
+    /// Not yet `.` and `..` as long as there is nothing else.
     pub(super) nodes: Vec<Node<'a>>,
 }
 
@@ -69,13 +72,20 @@ pub(super) enum Kind<'a> {
 }
 
 impl Directory<'_> {
-    /// Adds `.` and `..`, and puts all in the order of their names. The directory has this number.
-    pub(super) fn complete(&mut self, number: usize) {
-        let dots = [(".", number), ("..", self.parent)].map(|(name, directory)| Node {
+    /// Adds `.` and `..` to a directory that is empty. It has this number.
+    fn begin(&mut self, number: usize) {
+        let dots = [(".", number), ("..", self.parent)];
+        self.nodes.extend(dots.map(|(name, directory)| Node {
             name,
             kind: Kind::Directory(directory),
-        });
-        self.nodes.extend(dots);
+        }));
+    }
+
+    /// Puts all in the order of their names. The directory has this number.
+    pub(super) fn complete(&mut self, number: usize) {
+        if self.nodes.is_empty() {
+            self.begin(number);
+        }
         self.nodes.sort_unstable_by_key(|node| node.name);
     }
 }
@@ -145,6 +155,10 @@ impl<'a> Tree<'a> {
 
     fn add(&mut self, parent: usize, name: &'a str, kind: Kind<'a>) {
         assert!((1..=255).contains(&name.len()), "the caller checks names");
-        self.directories[parent].nodes.push(Node { name, kind });
+        let directory = &mut self.directories[parent];
+        if directory.nodes.is_empty() {
+            directory.begin(parent);
+        }
+        directory.nodes.push(Node { name, kind });
     }
 }

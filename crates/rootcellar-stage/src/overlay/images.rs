@@ -8,11 +8,11 @@ use lru::LruCache;
 use rootcellar_digest::Digest;
 use rootcellar_reapi::tree::KnownDirectories;
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Located, Location, Shortage};
+use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Shortage};
 use tokio::sync::OnceCell;
 
 use super::image::{Image, Shown};
-use super::in_erofs::Places;
+use super::places::Places;
 use super::{Means, OverlayOptions, in_erofs, in_tmpfs};
 use crate::StagerOptions;
 use crate::stage_dir::StageDir;
@@ -168,35 +168,33 @@ impl Images {
         let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
         let mounted = match &self.means {
             Means::Privileged(_) => {
-                let (loose_dir, dir) = (self.store.loose_dir(), self.dir.clone());
-                blocking(move || {
-                    let places = Places::of(&places, loose_dir.as_deref())?;
-                    in_erofs::mount(&places, tree.tree(), &hidden, dir.path())
-                })
-                .await?
+                let dir = self.dir.clone();
+                blocking(move || in_erofs::mount(&places, tree.tree(), &hidden, dir.path())).await?
             }
             Means::Unprivileged(helper) => in_tmpfs::mount(&self.store, &places, tree.tree(), &hidden, helper).await?,
         };
         Ok(Arc::new(Image::new(shown, lease, mounted, &self.dir)))
     }
 
-    /// Also where the files lie, as [`InputTree::mentioned_files`] names them.
-    async fn lease_and_locate(&self, tree: &InputTree) -> Result<(Lease, Vec<Option<Location>>), Error> {
-        let directories = tree.directories().len();
+    async fn lease_and_locate(&self, tree: &InputTree) -> Result<(Lease, Places), Error> {
         let files: usize = tree
             .directories()
             .iter()
             .map(|directory| directory.directory.files().len())
             .sum();
-        let mut all = Vec::with_capacity(directories + files);
-        all.extend(tree.directories().iter().map(|directory| &directory.digest));
+        let mut all = Vec::with_capacity(files + tree.directories().len());
         all.extend(tree.mentioned_files());
-        match self.store.lease_and_locate(&all).await? {
-            Located::Held(lease, mut places) => {
-                places.drain(..directories);
-                Ok((lease, places))
+        all.extend(tree.directories().iter().map(|directory| &directory.digest));
+        let (mut places, mut outcome, mut seen) = (Places::new(files, self.store.loose_dir()), Ok(()), 0);
+        let mut see = |location| {
+            seen += 1;
+            if seen <= files && outcome.is_ok() {
+                outcome = places.add(location);
             }
-            Located::Missing(missing) => Err(Error::missing_blobs(missing)),
+        };
+        match self.store.lease_and_locate(&all, &mut see).await? {
+            Leased::Held(lease) => outcome.map(|()| (lease, places)),
+            Leased::Missing(missing) => Err(Error::missing_blobs(missing)),
         }
     }
 

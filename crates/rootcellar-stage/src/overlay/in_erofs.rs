@@ -6,7 +6,6 @@
 //!   files of the tree ──> where each lies: a pack is a device, another file is named by its path
 //! ```
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -14,17 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rootcellar_digest::Digest;
-use rootcellar_reapi::{Error, ErrorKind, InputTree};
-use rootcellar_store::Location;
+use rootcellar_reapi::{Error, InputTree};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::{mounts, redirect};
+use super::mounts;
+use super::places::Places;
 use crate::attributes::Attributes;
 use crate::erofs::{self, ON_DEVICE_BYTES_MAX, Source, Tree};
 use crate::write::io_error;
-
-/// Bytes of a pack between two places that a blob can begin at.
-const SECTOR_BYTES: u64 = 512;
 
 /// Makes and mounts the image of a tree, all of whose files are under a lease. Tells its size, too. Blocks.
 pub(super) fn mount(
@@ -34,105 +30,8 @@ pub(super) fn mount(
     dir: &Path,
 ) -> Result<(OwnedFd, u64), Error> {
     let encoded = erofs::encode(plant(tree, places, hidden)?);
-    let mount = mount_encoded(&encoded, &places.packs, dir)?;
+    let mount = mount_encoded(&encoded, places.packs(), dir)?;
     Ok((mount, encoded.len() as u64))
-}
-
-/// Where the files of a tree lie.
-pub(super) struct Places {
-    /// As [`InputTree::mentioned_files`] names them.
-    files: Vec<Place>,
-    /// The paths of those that lie by themselves, from the directory of all such files.
-    loose: Vec<String>,
-    /// The packs among them, by their number less one.
-    packs: Vec<Arc<Path>>,
-}
-
-/// Gives packs their numbers.
-#[derive(Default)]
-struct Packs {
-    paths: Vec<Arc<Path>>,
-    numbers: HashMap<Arc<Path>, u16>,
-    /// The one that was asked for last: files of a tree were mostly put together.
-    latest: Option<(Arc<Path>, u16)>,
-}
-
-impl Packs {
-    fn number(&mut self, path: &Arc<Path>) -> Result<u16, Error> {
-        if let Some((latest, number)) = &self.latest
-            && Arc::ptr_eq(latest, path)
-        {
-            return Ok(*number);
-        }
-        let number = match self.numbers.get(path) {
-            Some(number) => *number,
-            None => {
-                let number = u16::try_from(self.paths.len() + 1).map_err(|_| too_many_packs())?;
-                self.paths.push(path.clone());
-                self.numbers.insert(path.clone(), number);
-                number
-            }
-        };
-        self.latest = Some((path.clone(), number));
-        Ok(number)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// An empty file.
-    Nowhere,
-    Pack {
-        number: u16,
-        sector: u32,
-    },
-    /// By its number among them.
-    Loose(usize),
-}
-
-impl Places {
-    pub(super) fn of(locations: &[Option<Location>], loose_dir: Option<&Path>) -> Result<Self, Error> {
-        let mut files = Vec::with_capacity(locations.len());
-        let (mut packs, mut loose) = (Packs::default(), Vec::new());
-        for location in locations {
-            files.push(match location {
-                None => Place::Nowhere,
-                Some(Location::Packed { path, offset }) => Place::Pack {
-                    number: packs.number(path)?,
-                    sector: u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB"),
-                },
-                Some(Location::Loose { path }) => {
-                    loose.push(redirect(path, loose_dir)?);
-                    Place::Loose(loose.len() - 1)
-                }
-                Some(other) => {
-                    let reason = format!("an image cannot name the place {other:?}");
-                    return Err(Error::new(ErrorKind::Internal, reason));
-                }
-            });
-        }
-        Ok(Self {
-            files,
-            loose,
-            packs: packs.paths,
-        })
-    }
-
-    fn source(&self, number: usize) -> Source<'_> {
-        match self.files[number] {
-            // An empty file lies nowhere, whatever is said here.
-            Place::Nowhere => Source::Redirect(""),
-            Place::Pack { number, sector } => Source::Device { number, sector },
-            Place::Loose(number) => Source::Redirect(&self.loose[number]),
-        }
-    }
-}
-
-fn too_many_packs() -> Error {
-    Error::resource_exhausted(format!(
-        "the files of an input root lie in more than {} packs",
-        u16::MAX
-    ))
 }
 
 fn too_large(digest: &Digest) -> Error {
@@ -181,10 +80,10 @@ fn plant<'a>(tree: &'a InputTree, places: &'a Places, made: &[&'static str]) -> 
 }
 
 pub(super) fn attributes(attributes: Attributes) -> erofs::Attributes {
-    let nanos = u32::try_from(attributes.mtime.tv_nsec).expect("less than a second");
     erofs::Attributes {
         mode: u16::try_from(attributes.mode).expect("permission bits"),
-        mtime: (attributes.mtime.tv_sec, nanos),
+        mtime: attributes.mtime.tv_sec,
+        mtime_nanos: u32::try_from(attributes.mtime.tv_nsec).expect("less than a second"),
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use rootcellar_digest::{Digest, Secret};
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{LocalStore, Location};
+use rootcellar_store::LocalStore;
 
 use super::helper::MountHelper;
-use super::redirect;
+use super::places::Places;
 use crate::Owner;
 use crate::beneath::Beneath;
 use crate::furnish::make_mount_points;
@@ -27,12 +27,12 @@ const SPARE_FILES: u64 = 64;
 /// Makes the file system, and writes the tree. All of its files are under a lease.
 pub(super) async fn mount(
     store: &Arc<dyn LocalStore>,
-    places: &[Option<Location>],
+    places: &Places,
     tree: &InputTree,
     hidden: &[&'static str],
     helper: &Arc<MountHelper>,
 ) -> Result<(OwnedFd, u64), Error> {
-    let redirects = redirects(store.loose_dir().as_deref(), places, tree)?;
+    let redirects = redirects(places, tree);
     let owner = Owner::current();
     // The root is not known yet, and what is written does not depend on it.
     let sizes = Writer::sizes(tree, |digest| redirects.contains_key(digest));
@@ -60,16 +60,8 @@ pub(super) async fn mount(
 }
 
 /// Where the files lie that are not copied.
-fn redirects(
-    loose_dir: Option<&Path>,
-    places: &[Option<Location>],
-    tree: &InputTree,
-) -> Result<HashMap<Digest, String, Secret>, Error> {
-    let mut redirects = HashMap::default();
-    for (digest, place) in tree.mentioned_files().zip(places) {
-        if let Some(Location::Loose { path }) = place {
-            redirects.insert(*digest, redirect(path, loose_dir)?);
-        }
-    }
-    Ok(redirects)
+fn redirects(places: &Places, tree: &InputTree) -> HashMap<Digest, String, Secret> {
+    let files = tree.mentioned_files().enumerate();
+    let loose = files.filter_map(|(number, digest)| Some((*digest, places.loose(number)?.to_owned())));
+    loose.collect()
 }

@@ -27,6 +27,7 @@ mod images;
 mod in_erofs;
 mod in_tmpfs;
 mod mounts;
+mod places;
 mod probe;
 mod root;
 
@@ -200,18 +201,4 @@ fn absolute(path: &Path) -> Result<Arc<Path>, Error> {
     Ok(absolute
         .map_err(|error| io_error(path.display().to_string(), error))?
         .into())
-}
-
-/// What overlayfs is told: the path from the directory, with a slash before it.
-fn redirect(path: &Path, loose_dir: Option<&Path>) -> Result<String, Error> {
-    let below = loose_dir
-        .and_then(|dir| path.strip_prefix(dir).ok())
-        .and_then(Path::to_str);
-    match below {
-        Some(below) => Ok(format!("/{below}")),
-        None => Err(Error::new(
-            ErrorKind::Internal,
-            format!("the store has a file outside its directory: {}", path.display()),
-        )),
-    }
 }

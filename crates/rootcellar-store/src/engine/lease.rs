@@ -14,7 +14,7 @@ use super::core::Engine;
 use super::index::Flags;
 use crate::layout::{Place, Region};
 use crate::store::absent_once;
-use crate::{Error, ErrorKind, Lease, Leased, Located, Location, Result, Shortage};
+use crate::{Error, ErrorKind, Lease, Leased, Location, Result, SeeLocation, Shortage};
 use rootcellar_digest::{DigestMap, DigestSet};
 
 /// What may not go.
@@ -104,18 +104,36 @@ enum Tried {
 impl Engine {
     /// Leased bytes are read past the store, so what was not read since the start is hashed first.
     pub(super) async fn lease(self: &Arc<Self>, digests: &[Digest]) -> Result<Leased> {
-        Ok(match self.hold(digests, None).await? {
-            Ok(lease) => Leased::Held(lease),
-            Err(missing) => Leased::Missing(missing),
-        })
+        self.hold(digests, None).await
     }
 
-    pub(super) async fn lease_and_locate(self: &Arc<Self>, digests: &[&Digest]) -> Result<Located> {
+    pub(super) async fn lease_and_locate(
+        self: &Arc<Self>,
+        digests: &[&Digest],
+        see: &mut SeeLocation<'_>,
+    ) -> Result<Leased> {
         let mut places = Vec::new();
-        Ok(match self.hold(digests, Some(&mut places)).await? {
-            Ok(lease) => Located::Held(lease, self.locations(digests, places)),
-            Err(missing) => Located::Missing(missing),
-        })
+        let leased = self.hold(digests, Some(&mut places)).await?;
+        if matches!(leased, Leased::Held(_)) {
+            self.show(digests, &places, see);
+        }
+        Ok(leased)
+    }
+
+    fn show(&self, digests: &[&Digest], places: &[Option<Place>], see: &mut SeeLocation<'_>) {
+        // What was put together lies in one region, and often comes together again.
+        let mut latest: Option<(Region, Arc<Path>)> = None;
+        let mut path = |digest: &Digest, place: Place| match &latest {
+            Some((region, path)) if *region == place.region() && *region != Region::ALONE => path.clone(),
+            _ => {
+                let path = self.layout.path(digest, place);
+                latest = Some((place.region(), path.clone()));
+                path
+            }
+        };
+        for (digest, place) in digests.iter().zip(places) {
+            see(place.map(|place| self.location(path(digest, place), place)));
+        }
     }
 
     /// Takes a lease, or tells what is missing, and where each blob lies if that is asked.
@@ -123,12 +141,12 @@ impl Engine {
         self: &Arc<Self>,
         digests: &[D],
         mut places: Option<&mut Vec<Option<Place>>>,
-    ) -> Result<std::result::Result<Lease, Vec<Digest>>> {
+    ) -> Result<Leased> {
         loop {
             let doom_ended = self.doom_ended.notified();
             match self.try_lease(digests, places.as_deref_mut()) {
-                Tried::Held(holds) => return Ok(Ok(self.held(holds))),
-                Tried::Missing(missing) => return Ok(Err(missing)),
+                Tried::Held(holds) => return Ok(Leased::Held(self.held(holds))),
+                Tried::Missing(missing) => return Ok(Leased::Missing(missing)),
                 Tried::NotChecked => self.check_once(digests).await?,
                 Tried::Doomed => doom_ended.await,
             }
@@ -220,24 +238,6 @@ impl Engine {
         let entry = entry.ok_or_else(|| Error::not_found("locate", digest))?;
         let path = self.layout.path(&digest, entry.place);
         Ok(self.location(path, entry.place))
-    }
-
-    fn locations(&self, digests: &[&Digest], places: Vec<Option<Place>>) -> Vec<Option<Location>> {
-        // What was put together lies in one region, and often comes together again.
-        let mut latest: Option<(Region, Arc<Path>)> = None;
-        let mut path = |digest: &Digest, place: Place| match &latest {
-            Some((region, path)) if *region == place.region() && *region != Region::ALONE => path.clone(),
-            _ => {
-                let path = self.layout.path(digest, place);
-                latest = Some((place.region(), path.clone()));
-                path
-            }
-        };
-        let locate = |(digest, place): (&&Digest, Option<Place>)| {
-            let place = place?;
-            Some(self.location(path(digest, place), place))
-        };
-        digests.iter().zip(places).map(locate).collect()
     }
 
     fn location(&self, path: Arc<Path>, place: Place) -> Location {

@@ -54,8 +54,8 @@ pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
 use crate::{
-    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Located, Location, Mark, Result, Spool,
-    Verified,
+    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Location, Mark, Result, SeeLocation,
+    Spool, Verified,
 };
 
 /// A [`LocalStore`] in a directory.
@@ -174,8 +174,8 @@ impl LocalStore for DiskStore {
         self.engine.lease(digests).await
     }
 
-    async fn lease_and_locate(&self, digests: &[&Digest]) -> Result<Located> {
-        self.engine.lease_and_locate(digests).await
+    async fn lease_and_locate(&self, digests: &[&Digest], see: &mut SeeLocation<'_>) -> Result<Leased> {
+        self.engine.lease_and_locate(digests, see).await
     }
 
     fn locate(&self, digest: Digest) -> Result<Location> {

@@ -7,9 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{ROOMY_BYTES, Seeded, report};
-use crate::{
-    BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Located, Location, Shortage, Verified,
-};
+use crate::{BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Location, Shortage, Verified};
 
 /// A store under test.
 pub type Subject = Arc<dyn LocalStore>;
@@ -107,7 +105,8 @@ pub async fn what_is_missing_is_named_once(store: Subject) {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
-    let Located::Missing(missing) = store.lease_and_locate(&asked.each_ref()).await.unwrap() else {
+    let mut see = |_| panic!("nothing is leased");
+    let Leased::Missing(missing) = store.lease_and_locate(&asked.each_ref(), &mut see).await.unwrap() else {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
@@ -190,10 +189,11 @@ pub async fn the_located_place_holds_the_bytes(store: Subject) {
         };
         let place = store.locate(digest).unwrap();
         let empty = Digest::empty(function);
-        match store.lease_and_locate(&[&empty, &digest, &digest]).await.unwrap() {
-            Located::Held(_, places) => assert_eq!(places, [None, Some(place.clone()), Some(place.clone())]),
-            Located::Missing(missing) => panic!("{missing:?} was put just now"),
-        }
+        let mut places = Vec::new();
+        let asked = [&empty, &digest, &digest];
+        let leased = store.lease_and_locate(&asked, &mut |place| places.push(place)).await;
+        assert!(matches!(leased.unwrap(), Leased::Held(_)), "{digest} was put just now");
+        assert_eq!(places, [None, Some(place.clone()), Some(place.clone())]);
         assert_eq!(located(digest, &place), digest);
         if let Location::Loose { path } = place {
             assert!(path.starts_with(store.loose_dir().unwrap()), "{}", path.display());
