@@ -9,15 +9,13 @@ const HASH_LEN_MAX: usize = 64;
 
 /// Names a blob by digest function, hash and size.
 ///
-/// Two digests are equal if all three are. Ordering is by function, then size, then hash; it has no meaning but to be stable.
-// In this order in memory, so that all that says something of most digests lies within 48 bytes: trees have many.
+/// Two digests are equal if all three are. Ordering is by function, then hash, then size; it has no meaning but to be stable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
 pub struct Digest {
     function: DigestFunction,
-    size_bytes: u64,
     /// The first `function.hash_len()` bytes are the hash, the others zero.
     hash: [u8; HASH_LEN_MAX],
+    size_bytes: u64,
 }
 
 impl Digest {

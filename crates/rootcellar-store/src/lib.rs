@@ -31,7 +31,7 @@ pub use disk_records::{DiskRecords, RecordsOptions};
 pub use engine::{Counters, DiskOptions, DiskStatistics, DiskStore, Durability, Scrub, ScrubProgress, WhenFull};
 pub use error::{Error, ErrorKind, Result};
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, fsck};
-pub use local::{Lease, LeaseHolder, Leased, LocalStore, Location, SeeLocation, Shortage};
+pub use local::{Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, SeeLocation, Shortage};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};
 pub use spool::{HashedFile, Ingest, Spool};

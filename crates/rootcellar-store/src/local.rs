@@ -17,11 +17,9 @@ pub trait LocalStore: BlobStore {
     /// Until the lease is dropped, none of its blobs is evicted or moved. Duplicates are fine.
     async fn lease(&self, digests: &[Digest]) -> Result<Leased>;
 
-    /// Takes a lease as [`lease`](Self::lease) does, and when it is held, shows to `see` where each blob lies, in the order of
-    /// `digests`; `None` for the empty blob, which lies nowhere.
-    ///
-    /// Takes references, and shows one place after the other: whoever stages a tree has a hundred thousand of them.
-    async fn lease_and_locate(&self, digests: &[&Digest], see: &mut SeeLocation<'_>) -> Result<Leased>;
+    /// Takes a lease for each of `groups`, or none at all, and shows to `see` where each blob lies, group by group in the order in which
+    /// they were added; `None` for the empty blob, which lies nowhere.
+    async fn lease_each(&self, groups: &LeaseGroups<'_>, see: &mut SeeLocation<'_>) -> Result<Leased<Vec<Lease>>>;
 
     /// Where a leased blob lies. Without a lease the answer can be wrong a moment later.
     ///
@@ -37,6 +35,43 @@ pub trait LocalStore: BlobStore {
 
     /// Asks `holder` to let go of leases when they are in the way of making room. It is forgotten when it is gone.
     fn on_shortage(&self, holder: Weak<dyn LeaseHolder>);
+}
+
+/// Blobs to be leased together, in groups that are let go one by one. They stay where they are: whoever stages a tree has a hundred
+/// thousand digests.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseGroups<'a> {
+    digests: Vec<&'a Digest>,
+    /// Where in `digests` each group ends, and the next one begins.
+    ends: Vec<usize>,
+}
+
+impl<'a> LeaseGroups<'a> {
+    /// Adds a group. A blob may be in several, and in one more than once.
+    pub fn add(&mut self, group: impl IntoIterator<Item = &'a Digest>) {
+        self.digests.extend(group);
+        self.ends.push(self.digests.len());
+    }
+
+    /// The digests of all groups.
+    pub fn digests(&self) -> &[&'a Digest] {
+        &self.digests
+    }
+
+    /// Where in the digests each group ends, and the next one begins.
+    pub fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
 }
 
 /// Is shown where blobs lie.
@@ -57,11 +92,11 @@ pub enum Shortage {
     Full,
 }
 
-/// The answer to a request for a lease.
+/// The answer to a request for a lease, or for several.
 #[derive(Debug)]
-pub enum Leased {
+pub enum Leased<T = Lease> {
     /// All blobs are present, and stay so while this is held.
-    Held(Lease),
+    Held(T),
     /// These are not present, each named once; no lease was taken.
     Missing(Vec<Digest>),
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::Lease;
 
+use super::leased::LeasedDirectory;
 use super::{UserNamespaces, mounts};
 use crate::Owner;
 use crate::access::Access;
@@ -44,28 +44,36 @@ pub(super) struct Image {
     pub(super) access: Access,
     /// Mount points of the sandbox that the tree does not have.
     pub(super) hidden: Vec<&'static str>,
-    /// Bytes that it takes in memory: those of the image, and of the tree.
+    /// Bytes that it takes in memory: those of the image, of the tree, and of where its files lie.
     pub(super) bytes: u64,
     /// The mount, until it is dropped.
     mount: Option<Arc<OwnedFd>>,
     /// The same with other owners.
     clones: Mutex<HashMap<Owner, Arc<OwnedFd>>>,
-    lease: Mutex<(Lease, Instant)>,
+    /// What it shows stays where it is as long as these are held.
+    _leased: Vec<Arc<LeasedDirectory>>,
+    used: Mutex<Instant>,
     dir: StageDir,
 }
 
 impl Image {
-    /// Takes over a mount that shows a tree, all of whose blobs are under `lease`. It takes so many `bytes` of memory.
-    pub(super) fn new(shown: Shown, lease: Lease, (mount, bytes): (OwnedFd, u64), dir: &StageDir) -> Self {
+    /// Takes over a mount that shows a tree, all of whose directories are `leased`. It takes so many `bytes` of memory.
+    pub(super) fn new(
+        shown: Shown,
+        leased: Vec<Arc<LeasedDirectory>>,
+        (mount, bytes): (OwnedFd, u64),
+        dir: &StageDir,
+    ) -> Self {
         let Shown { lower, access, hidden } = shown;
         Self {
-            bytes: bytes + memory_of(lower.tree()),
+            bytes: bytes + memory_of(lower.tree()) + leased.iter().map(|one| one.bytes() as u64).sum::<u64>(),
+            used: Mutex::new(leased.iter().map(|one| one.since).min().expect("a tree has a root")),
             lower,
             access,
             hidden,
             mount: Some(Arc::new(mount)),
             clones: Mutex::default(),
-            lease: Mutex::new((lease, Instant::now())),
+            _leased: leased,
             dir: dir.clone(),
         }
     }
@@ -93,15 +101,14 @@ impl Image {
         self.mount_fd().as_fd()
     }
 
-    /// When the lease on its blobs was taken, which was a use of each of them.
+    /// When the store was told last that all its blobs are in use.
     pub(super) fn used(&self) -> Instant {
-        self.lease().1
+        *self.used_mut()
     }
 
-    /// Takes over a newer lease on the same blobs.
-    pub(super) fn renew(&self, lease: Lease) {
-        let older = std::mem::replace(&mut *self.lease(), (lease, Instant::now()));
-        drop(older);
+    /// The store was told so.
+    pub(super) fn set_used(&self, now: Instant) {
+        *self.used_mut() = now;
     }
 
     fn mount_fd(&self) -> &OwnedFd {
@@ -112,8 +119,8 @@ impl Image {
         self.clones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lease(&self) -> MutexGuard<'_, (Lease, Instant)> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    fn used_mut(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,10 +8,11 @@ use lru::LruCache;
 use rootcellar_digest::Digest;
 use rootcellar_reapi::tree::KnownDirectories;
 use rootcellar_reapi::{Error, InputTree};
-use rootcellar_store::{Lease, LeaseHolder, Leased, LocalStore, Shortage};
+use rootcellar_store::{LeaseHolder, Leased, LocalStore, Shortage};
 use tokio::sync::OnceCell;
 
 use super::image::{Image, Shown};
+use super::leased::LeasedDirectories;
 use super::places::Places;
 use super::{Means, OverlayOptions, in_erofs, in_tmpfs};
 use crate::StagerOptions;
@@ -67,6 +68,7 @@ pub(super) struct Images {
     means: Means,
     dir: StageDir,
     known: KnownDirectories,
+    leased: LeasedDirectories,
     kept: Mutex<LruCache<Digest, Arc<Slot>>>,
     asked: AtomicU64,
     made: AtomicU64,
@@ -104,6 +106,7 @@ impl Slot {
 impl Images {
     pub(super) fn new(store: Arc<dyn LocalStore>, dir: StageDir, options: &OverlayOptions) -> Arc<Self> {
         let images = Arc::new(Self {
+            leased: LeasedDirectories::new(store.clone(), USE_TOLD_EVERY),
             store,
             options: options.roots.clone(),
             limits: options.images.clone(),
@@ -125,11 +128,8 @@ impl Images {
         let slot = self.slot(root);
         let image = slot.image.get_or_try_init(|| self.make(root)).await.cloned();
         let image = match image {
-            Ok(image) if image.used().elapsed() > USE_TOLD_EVERY => match self.lease(image.lower.tree()).await {
-                Ok(lease) => {
-                    image.renew(lease);
-                    Ok(image)
-                }
+            Ok(image) if image.used().elapsed() > USE_TOLD_EVERY => match self.tell_use(&image).await {
+                Ok(()) => Ok(image),
                 Err(error) => Err(error),
             },
             image => image,
@@ -163,7 +163,8 @@ impl Images {
     async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
         self.made.fetch_add(1, Ordering::Relaxed);
         let tree = InputTree::load_unknown(&*self.store, root, &self.options.input, Some(&self.known)).await?;
-        let (lease, places) = self.lease_and_locate(&tree).await?;
+        let leased = self.leased.of(&tree).await?;
+        let places = Places::of(&leased, self.store.loose_dir().as_deref())?;
         let shown = Shown::of(tree, self.options.mount_points)?;
         let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
         let mounted = match &self.means {
@@ -173,34 +174,17 @@ impl Images {
             }
             Means::Unprivileged(helper) => in_tmpfs::mount(&self.store, &places, tree.tree(), &hidden, helper).await?,
         };
-        Ok(Arc::new(Image::new(shown, lease, mounted, &self.dir)))
+        Ok(Arc::new(Image::new(shown, leased, mounted, &self.dir)))
     }
 
-    async fn lease_and_locate(&self, tree: &InputTree) -> Result<(Lease, Places), Error> {
-        let files: usize = tree
-            .directories()
-            .iter()
-            .map(|directory| directory.directory.files().len())
-            .sum();
-        let mut all = Vec::with_capacity(files + tree.directories().len());
-        all.extend(tree.mentioned_files());
-        all.extend(tree.directories().iter().map(|directory| &directory.digest));
-        let (mut places, mut outcome, mut seen) = (Places::new(files, self.store.loose_dir()), Ok(()), 0);
-        let mut see = |location| {
-            seen += 1;
-            if seen <= files && outcome.is_ok() {
-                outcome = places.add(location);
+    /// Tells the store that what an image shows is in use. What it shows stays under the leases that it has.
+    async fn tell_use(&self, image: &Image) -> Result<(), Error> {
+        let now = Instant::now();
+        match self.store.lease(&image.lower.tree().closure()).await? {
+            Leased::Held(_) => {
+                image.set_used(now);
+                Ok(())
             }
-        };
-        match self.store.lease_and_locate(&all, &mut see).await? {
-            Leased::Held(lease) => outcome.map(|()| (lease, places)),
-            Leased::Missing(missing) => Err(Error::missing_blobs(missing)),
-        }
-    }
-
-    async fn lease(&self, tree: &InputTree) -> Result<Lease, Error> {
-        match self.store.lease(&tree.closure()).await? {
-            Leased::Held(lease) => Ok(lease),
             Leased::Missing(missing) => Err(Error::missing_blobs(missing)),
         }
     }

@@ -26,6 +26,7 @@ mod image;
 mod images;
 mod in_erofs;
 mod in_tmpfs;
+mod leased;
 mod mounts;
 mod places;
 mod probe;

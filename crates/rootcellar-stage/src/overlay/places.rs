@@ -1,12 +1,13 @@
 //! Where the files of a tree lie in the store.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rootcellar_reapi::{Error, ErrorKind};
 use rootcellar_store::Location;
 
+use super::leased::LeasedDirectory;
 use crate::erofs::Source;
 
 /// Bytes of a pack between two places that a blob can begin at.
@@ -16,9 +17,7 @@ const SECTOR_BYTES: u64 = 512;
 /// [`InputTree::mentioned_files`](rootcellar_reapi::InputTree::mentioned_files) names them.
 pub(super) struct Places {
     files: Vec<Place>,
-    /// The directory of all files that lie by themselves.
-    loose_dir: Option<PathBuf>,
-    /// Their paths from there, with a slash before each.
+    /// The paths of those that lie by themselves, from the directory of all such files, with a slash before each.
     loose: Vec<String>,
     packs: Packs,
 }
@@ -36,38 +35,35 @@ enum Place {
 }
 
 impl Places {
-    /// Makes room for so many files of a store.
-    pub(super) fn new(files: usize, loose_dir: Option<PathBuf>) -> Self {
-        Self {
-            files: Vec::with_capacity(files),
-            loose_dir,
-            loose: Vec::new(),
-            packs: Packs::default(),
-        }
-    }
-
-    /// Adds the next file.
+    /// Where the files of leased directories lie, in their order. The store keeps those that lie by themselves below `loose_dir`.
     ///
     /// # Errors
-    /// If it lies where no root can have it from.
-    pub(super) fn add(&mut self, location: Option<Location>) -> Result<(), Error> {
-        let place = match location {
-            None => Place::Nowhere,
-            Some(Location::Packed { path, offset }) => Place::Pack {
-                number: self.packs.number(&path)?,
-                sector: u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB"),
-            },
-            Some(Location::Loose { path }) => {
-                self.loose.push(redirect(&path, self.loose_dir.as_deref())?);
-                Place::Loose(self.loose.len() - 1)
-            }
-            Some(other) => {
-                let reason = format!("an image cannot name the place {other:?}");
-                return Err(Error::new(ErrorKind::Internal, reason));
-            }
+    /// If one lies where no root can have it from.
+    pub(super) fn of(directories: &[Arc<LeasedDirectory>], loose_dir: Option<&Path>) -> Result<Self, Error> {
+        let mut places = Self {
+            files: Vec::with_capacity(directories.iter().map(|directory| directory.files.len()).sum()),
+            loose: Vec::new(),
+            packs: Packs::default(),
         };
-        self.files.push(place);
-        Ok(())
+        for location in directories.iter().flat_map(|directory| &directory.files) {
+            let place = match location {
+                None => Place::Nowhere,
+                Some(Location::Packed { path, offset }) => Place::Pack {
+                    number: places.packs.number(path)?,
+                    sector: u32::try_from(offset / SECTOR_BYTES).expect("a pack is smaller than 2 TiB"),
+                },
+                Some(Location::Loose { path }) => {
+                    places.loose.push(redirect(path, loose_dir)?);
+                    Place::Loose(places.loose.len() - 1)
+                }
+                Some(other) => {
+                    let reason = format!("an image cannot name the place {other:?}");
+                    return Err(Error::new(ErrorKind::Internal, reason));
+                }
+            };
+            places.files.push(place);
+        }
+        Ok(places)
     }
 
     /// Where an image finds the file with this number.

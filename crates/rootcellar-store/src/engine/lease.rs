@@ -14,7 +14,7 @@ use super::core::Engine;
 use super::index::Flags;
 use crate::layout::{Place, Region};
 use crate::store::absent_once;
-use crate::{Error, ErrorKind, Lease, Leased, Location, Result, SeeLocation, Shortage};
+use crate::{Error, ErrorKind, Lease, LeaseGroups, Leased, Location, Result, SeeLocation, Shortage};
 use rootcellar_digest::{DigestMap, DigestSet};
 
 /// What may not go.
@@ -64,23 +64,22 @@ impl Leases {
         }
     }
 
-    fn release(&mut self, hold: Hold) {
-        match hold {
-            Hold::Alone(digest) => {
-                let count = self.alone.get_mut(&digest).expect("what is held is counted");
-                *count -= 1;
-                if *count == 0 {
-                    self.alone.remove(&digest);
-                }
-            }
-            Hold::Pinned(region) => {
-                let count = self.pins.get_mut(&region).expect("what is held is counted");
-                *count -= 1;
-                if *count == 0 {
-                    self.pins.remove(&region);
-                }
-            }
+    /// Tells whether nobody else holds it.
+    fn release(&mut self, hold: Hold) -> bool {
+        let count = match &hold {
+            Hold::Alone(digest) => self.alone.get_mut(digest),
+            Hold::Pinned(region) => self.pins.get_mut(region),
+        };
+        let count = count.expect("what is held is counted");
+        *count -= 1;
+        if *count > 0 {
+            return false;
         }
+        match hold {
+            Hold::Alone(digest) => self.alone.remove(&digest),
+            Hold::Pinned(region) => self.pins.remove(&region),
+        };
+        true
     }
 }
 
@@ -93,7 +92,8 @@ enum Hold {
 
 /// What a look at all blobs of a lease showed.
 enum Tried {
-    Held(Vec<Hold>),
+    /// What each group holds.
+    Held(Vec<Vec<Hold>>),
     Missing(Vec<Digest>),
     /// A blob came back meanwhile, and has to be checked.
     NotChecked,
@@ -104,18 +104,21 @@ enum Tried {
 impl Engine {
     /// Leased bytes are read past the store, so what was not read since the start is hashed first.
     pub(super) async fn lease(self: &Arc<Self>, digests: &[Digest]) -> Result<Leased> {
-        self.hold(digests, None).await
+        Ok(match self.hold(digests, &[digests.len()], None).await? {
+            Leased::Held(mut one) => Leased::Held(one.pop().expect("as many leases as groups")),
+            Leased::Missing(missing) => Leased::Missing(missing),
+        })
     }
 
-    pub(super) async fn lease_and_locate(
+    pub(super) async fn lease_each(
         self: &Arc<Self>,
-        digests: &[&Digest],
+        groups: &LeaseGroups<'_>,
         see: &mut SeeLocation<'_>,
-    ) -> Result<Leased> {
+    ) -> Result<Leased<Vec<Lease>>> {
         let mut places = Vec::new();
-        let leased = self.hold(digests, Some(&mut places)).await?;
+        let leased = self.hold(groups.digests(), groups.ends(), Some(&mut places)).await?;
         if matches!(leased, Leased::Held(_)) {
-            self.show(digests, &places, see);
+            self.show(groups.digests(), &places, see);
         }
         Ok(leased)
     }
@@ -136,16 +139,18 @@ impl Engine {
         }
     }
 
-    /// Takes a lease, or tells what is missing, and where each blob lies if that is asked.
+    /// Takes a lease for each group of digests, which ends where `ends` says, or tells what is missing; and where each blob lies if that is
+    /// asked.
     async fn hold<D: Borrow<Digest>>(
         self: &Arc<Self>,
         digests: &[D],
+        ends: &[usize],
         mut places: Option<&mut Vec<Option<Place>>>,
-    ) -> Result<Leased> {
+    ) -> Result<Leased<Vec<Lease>>> {
         loop {
             let doom_ended = self.doom_ended.notified();
-            match self.try_lease(digests, places.as_deref_mut()) {
-                Tried::Held(holds) => return Ok(Leased::Held(self.held(holds))),
+            match self.try_lease(digests, ends, places.as_deref_mut()) {
+                Tried::Held(groups) => return Ok(Leased::Held(self.held(groups))),
                 Tried::Missing(missing) => return Ok(Leased::Missing(missing)),
                 Tried::NotChecked => self.check_once(digests).await?,
                 Tried::Doomed => doom_ended.await,
@@ -167,52 +172,67 @@ impl Engine {
         Ok(())
     }
 
-    fn held(self: &Arc<Self>, holds: Vec<Hold>) -> Lease {
-        let engine = self.clone();
-        Lease::new(Held { engine, holds })
+    fn held(self: &Arc<Self>, groups: Vec<Vec<Hold>>) -> Vec<Lease> {
+        let held = |holds| Held {
+            engine: self.clone(),
+            holds,
+        };
+        groups.into_iter().map(|holds| Lease::new(held(holds))).collect()
     }
 
     /// A lease, if all blobs are present and checked.
     #[cfg(feature = "testing")]
     pub(super) fn lease_now(self: &Arc<Self>, digests: &[Digest]) -> Option<Lease> {
-        match self.try_lease(digests, None) {
-            Tried::Held(holds) => Some(self.held(holds)),
+        match self.try_lease(digests, &[digests.len()], None) {
+            Tried::Held(groups) => self.held(groups).pop(),
             Tried::Missing(_) | Tried::NotChecked | Tried::Doomed => None,
         }
     }
 
-    fn try_lease<D: Borrow<Digest>>(&self, digests: &[D], mut places: Option<&mut Vec<Option<Place>>>) -> Tried {
+    fn try_lease<D: Borrow<Digest>>(
+        &self,
+        digests: &[D],
+        ends: &[usize],
+        mut places: Option<&mut Vec<Option<Place>>>,
+    ) -> Tried {
         if let Some(places) = &mut places {
             places.clear();
             places.reserve(digests.len());
         }
         let used = self.tick();
         let mut leases = self.leases();
-        let (mut holds, mut regions) = (Vec::new(), BTreeSet::new());
+        let mut groups = Vec::with_capacity(ends.len());
         let (mut is_complete, mut is_checked, mut is_doomed) = (true, true, false);
-        let mut latest = Region::ALONE;
-        for digest in digests.iter().map(Borrow::borrow) {
-            let entry = match digest.is_empty_blob() {
-                true => None,
-                false => self.touch_entry(digest, used),
-            };
-            if let Some(places) = &mut places {
-                places.push(entry.map(|entry| entry.place));
+        let mut begin = 0;
+        for end in ends {
+            let (mut holds, mut regions) = (Vec::new(), BTreeSet::new());
+            let mut latest = Region::ALONE;
+            for digest in digests[begin..*end].iter().map(Borrow::borrow) {
+                let entry = match digest.is_empty_blob() {
+                    true => None,
+                    false => self.touch_entry(digest, used),
+                };
+                if let Some(places) = &mut places {
+                    places.push(entry.map(|entry| entry.place));
+                }
+                let Some(entry) = entry else {
+                    is_complete &= digest.is_empty_blob();
+                    continue;
+                };
+                let region = entry.place.region();
+                is_checked &= entry.flags.has(Flags::VERIFIED);
+                is_doomed |= leases.doomed == Some(region);
+                // One pin for each region is enough.
+                if region == Region::ALONE {
+                    holds.push(Hold::Alone(*digest));
+                } else if region != latest {
+                    regions.insert(region);
+                    latest = region;
+                }
             }
-            let Some(entry) = entry else {
-                is_complete &= digest.is_empty_blob();
-                continue;
-            };
-            let region = entry.place.region();
-            is_checked &= entry.flags.has(Flags::VERIFIED);
-            is_doomed |= leases.doomed == Some(region);
-            // One pin for each region is enough.
-            if region == Region::ALONE {
-                holds.push(Hold::Alone(*digest));
-            } else if region != latest {
-                regions.insert(region);
-                latest = region;
-            }
+            holds.extend(regions.into_iter().map(Hold::Pinned));
+            groups.push(holds);
+            begin = *end;
         }
         if !is_complete {
             return Tried::Missing(absent_once(digests, |digest| self.index.get(&digest).is_some()));
@@ -223,11 +243,8 @@ impl Engine {
         if is_doomed {
             return Tried::Doomed;
         }
-        holds.extend(regions.into_iter().map(Hold::Pinned));
-        for hold in &holds {
-            leases.hold(hold);
-        }
-        Tried::Held(holds)
+        groups.iter().flatten().for_each(|hold| leases.hold(hold));
+        Tried::Held(groups)
     }
 
     pub(super) fn locate(&self, digest: Digest) -> Result<Location> {
@@ -283,11 +300,14 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut leases = self.engine.leases();
+        let mut is_free = false;
         for hold in self.holds.drain(..) {
-            leases.release(hold);
+            is_free |= leases.release(hold);
         }
         drop(leases);
-        // What could not go before may go now.
-        self.engine.waker.wake(super::lanes::Lane::Upkeep);
+        if is_free {
+            // What could not go before may go now.
+            self.engine.waker.wake(super::lanes::Lane::Upkeep);
+        }
     }
 }

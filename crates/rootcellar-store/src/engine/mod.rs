@@ -54,8 +54,8 @@ pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
 use crate::{
-    Blob, BlobStore, ByteRange, Clock, Kept, LeaseHolder, Leased, LocalStore, Location, Mark, Result, SeeLocation,
-    Spool, Verified,
+    Blob, BlobStore, ByteRange, Clock, Kept, Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, Mark,
+    Result, SeeLocation, Spool, Verified,
 };
 
 /// A [`LocalStore`] in a directory.
@@ -174,8 +174,8 @@ impl LocalStore for DiskStore {
         self.engine.lease(digests).await
     }
 
-    async fn lease_and_locate(&self, digests: &[&Digest], see: &mut SeeLocation<'_>) -> Result<Leased> {
-        self.engine.lease_and_locate(digests, see).await
+    async fn lease_each(&self, groups: &LeaseGroups<'_>, see: &mut SeeLocation<'_>) -> Result<Leased<Vec<Lease>>> {
+        self.engine.lease_each(groups, see).await
     }
 
     fn locate(&self, digest: Digest) -> Result<Location> {

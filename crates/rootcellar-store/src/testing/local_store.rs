@@ -7,7 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{ROOMY_BYTES, Seeded, report};
-use crate::{BlobStoreExt as _, ErrorKind, Lease, LeaseHolder, Leased, LocalStore, Location, Shortage, Verified};
+use crate::{
+    BlobStoreExt as _, ErrorKind, Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, Shortage, Verified,
+};
 
 /// A store under test.
 pub type Subject = Arc<dyn LocalStore>;
@@ -20,7 +22,7 @@ const BLOB_BYTES: usize = 100_000;
 /// Three times what fits into [`TIGHT_BYTES`].
 const PRESSURE_BLOBS: usize = 60;
 
-const CLAUSES: [Clause; 6] = [
+const CLAUSES: [Clause; 7] = [
     ("leased blobs survive pressure", TIGHT_BYTES, |store| {
         leased_blobs_survive_pressure(store).boxed()
     }),
@@ -31,6 +33,9 @@ const CLAUSES: [Clause; 6] = [
     ),
     ("a lease ends when it is dropped", TIGHT_BYTES, |store| {
         a_lease_ends_when_it_is_dropped(store).boxed()
+    }),
+    ("groups are let go one by one", TIGHT_BYTES, |store| {
+        groups_are_let_go_one_by_one(store).boxed()
     }),
     ("leases that are kept for later give way", TIGHT_BYTES, |store| {
         leases_kept_for_later_give_way(store).boxed()
@@ -105,8 +110,10 @@ pub async fn what_is_missing_is_named_once(store: Subject) {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
-    let mut see = |_| panic!("nothing is leased");
-    let Leased::Missing(missing) = store.lease_and_locate(&asked.each_ref(), &mut see).await.unwrap() else {
+    let (mut groups, mut see) = (LeaseGroups::default(), |_| panic!("nothing is leased"));
+    groups.add(&asked[..1]);
+    groups.add(&asked[1..]);
+    let Leased::Missing(missing) = store.lease_each(&groups, &mut see).await.unwrap() else {
         panic!("two blobs were never put")
     };
     assert_eq!(missing, [absent[1], absent[0]]);
@@ -137,6 +144,37 @@ pub async fn a_lease_ends_when_it_is_dropped(store: Subject) {
     drop(second);
     put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
     assert!(!store.contains(digests[0]).await.unwrap(), "no lease is held any more");
+}
+
+/// Each group protects its own blobs, however long others are held.
+pub async fn groups_are_let_go_one_by_one(store: Subject) {
+    let mut seeded = Seeded::new(25);
+    let digests = put_several(&store, &mut seeded, 2).await;
+    let empty = Digest::empty(DigestFunction::Sha256);
+    let mut groups = LeaseGroups::default();
+    groups.add([]);
+    groups.add([&empty, &digests[0]]);
+    groups.add([&digests[1], &digests[0]]);
+    groups.add([&digests[1]]);
+    let Leased::Held(leases) = store.lease_each(&groups, &mut |_| ()).await.unwrap() else {
+        panic!("they were put just now")
+    };
+    let Ok([none, first, both, second]) = <[Lease; 4]>::try_from(leases) else {
+        panic!("a lease for each group")
+    };
+    drop((none, both));
+    put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
+    assert!(store.find_missing(&digests).await.unwrap().is_empty());
+    drop(first);
+    put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
+    assert!(store.contains(digests[1]).await.unwrap(), "its lease is still held");
+    drop(second);
+    put_several(&store, &mut seeded, PRESSURE_BLOBS).await;
+    assert_eq!(
+        store.find_missing(&digests).await.unwrap(),
+        digests,
+        "no lease is held any more"
+    );
 }
 
 /// Keeps one lease until it is asked for it in earnest.
@@ -189,9 +227,10 @@ pub async fn the_located_place_holds_the_bytes(store: Subject) {
         };
         let place = store.locate(digest).unwrap();
         let empty = Digest::empty(function);
-        let mut places = Vec::new();
-        let asked = [&empty, &digest, &digest];
-        let leased = store.lease_and_locate(&asked, &mut |place| places.push(place)).await;
+        let (mut groups, mut places) = (LeaseGroups::default(), Vec::new());
+        groups.add([&empty, &digest]);
+        groups.add([&digest]);
+        let leased = store.lease_each(&groups, &mut |place| places.push(place)).await;
         assert!(matches!(leased.unwrap(), Leased::Held(_)), "{digest} was put just now");
         assert_eq!(places, [None, Some(place.clone()), Some(place.clone())]);
         assert_eq!(located(digest, &place), digest);

@@ -1,0 +1,138 @@
+//! Directories whose files are leased and found: roots that are mostly alike share them.
+//!
+//! An image keeps those of its tree, and with them what it shows. For the next root, only what is new in it is looked up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rootcellar_digest::{Digest, Secret};
+use rootcellar_reapi::tree::TreeDirectory;
+use rootcellar_reapi::{Error, InputTree};
+use rootcellar_store::{Lease, LeaseGroups, Leased, LocalStore, Location};
+
+/// Directories of which nothing is left are forgotten when there are so many.
+const FORGOTTEN_AT_LEAST: usize = 1024;
+
+/// A Directory message and its files, under a lease.
+#[derive(Debug)]
+pub(super) struct LeasedDirectory {
+    /// Where each file lies, in the order of the message.
+    pub(super) files: Box<[Option<Location>]>,
+    /// When the lease was taken, which was a use of each blob.
+    pub(super) since: Instant,
+    _lease: Lease,
+}
+
+impl LeasedDirectory {
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        const LEAST_BYTES: usize = 256;
+        LEAST_BYTES + size_of_val(&*self.files)
+    }
+}
+
+/// The directories that are leased now.
+#[derive(Debug)]
+pub(super) struct LeasedDirectories {
+    store: Arc<dyn LocalStore>,
+    /// A lease that is older is not shared: its blobs may not seem to be in use.
+    shared_for: Duration,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    directories: HashMap<Digest, Weak<LeasedDirectory>, Secret>,
+    /// When there are more, those that are gone are forgotten.
+    directories_max: usize,
+}
+
+impl LeasedDirectories {
+    pub(super) fn new(store: Arc<dyn LocalStore>, shared_for: Duration) -> Self {
+        Self {
+            store,
+            shared_for,
+            live: Mutex::new(Live {
+                directories: HashMap::default(),
+                directories_max: FORGOTTEN_AT_LEAST,
+            }),
+        }
+    }
+
+    /// Leases all of a tree, in the order of its directories.
+    ///
+    /// # Errors
+    /// [`Error::missing_blobs`] with all that is missing; what the store says if it cannot answer.
+    pub(super) async fn of(&self, tree: &InputTree) -> Result<Vec<Arc<LeasedDirectory>>, Error> {
+        let found = self.find(tree);
+        let is_new = |found: &Option<Arc<LeasedDirectory>>| found.is_none();
+        let new: Vec<&TreeDirectory> = tree
+            .directories()
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| is_new(found))
+            .map(|(directory, _)| &**directory)
+            .collect();
+        let mut leased = self.lease(&new).await?.into_iter();
+        let all = found.into_iter().map(|found| found.or_else(|| leased.next()));
+        Ok(all.map(|one| one.expect("what was not found was leased")).collect())
+    }
+
+    fn find(&self, tree: &InputTree) -> Vec<Option<Arc<LeasedDirectory>>> {
+        let now = Instant::now();
+        let is_young = |leased: &Arc<LeasedDirectory>| now.duration_since(leased.since) < self.shared_for;
+        let live = self.live();
+        let find = |directory: &Arc<TreeDirectory>| {
+            let leased = live.directories.get(&directory.digest)?.upgrade();
+            leased.filter(is_young)
+        };
+        tree.directories().iter().map(find).collect()
+    }
+
+    async fn lease(&self, directories: &[&TreeDirectory]) -> Result<Vec<Arc<LeasedDirectory>>, Error> {
+        if directories.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut groups = LeaseGroups::default();
+        for directory in directories {
+            let files = directory.directory.files().iter().map(|file| &file.digest);
+            groups.add(files.chain([&directory.digest]));
+        }
+        let since = Instant::now();
+        let mut locations = Vec::with_capacity(groups.digests().len());
+        let mut see = |location| locations.push(location);
+        let leases = match self.store.lease_each(&groups, &mut see).await? {
+            Leased::Held(leases) => leases,
+            Leased::Missing(missing) => return Err(Error::missing_blobs(missing)),
+        };
+        let mut locations = locations.into_iter();
+        let mut leased = Vec::with_capacity(directories.len());
+        for (directory, lease) in directories.iter().zip(leases) {
+            let files = locations.by_ref().take(directory.directory.files().len()).collect();
+            let _own = locations.next();
+            leased.push(Arc::new(LeasedDirectory {
+                files,
+                since,
+                _lease: lease,
+            }));
+        }
+        self.live().add(directories, &leased);
+        Ok(leased)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn add(&mut self, directories: &[&TreeDirectory], leased: &[Arc<LeasedDirectory>]) {
+        let digests = directories.iter().map(|directory| directory.digest);
+        self.directories.extend(digests.zip(leased.iter().map(Arc::downgrade)));
+        if self.directories.len() > self.directories_max {
+            self.directories.retain(|_, leased| leased.strong_count() > 0);
+            self.directories_max = FORGOTTEN_AT_LEAST.max(2 * self.directories.len());
+        }
+    }
+}
