@@ -136,3 +136,85 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rootcellar_digest::DigestFunction;
+    use rootcellar_proto::reapi;
+    use rootcellar_reapi::functions::to_proto;
+    use rootcellar_reapi::{TreeLimits, encode_directory};
+    use rootcellar_store::{BlobStoreExt as _, DiskOptions, DiskStore, SystemClock};
+
+    use super::*;
+
+    const FUNCTION: DigestFunction = DigestFunction::Sha256;
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// A tree of a directory with this file and another one with nothing.
+    async fn tree(store: &DiskStore, content: &'static str) -> InputTree {
+        let file = reapi::FileNode {
+            name: "file".to_owned(),
+            digest: Some(to_proto(store.put_bytes(FUNCTION, content.into()).await.unwrap())),
+            ..Default::default()
+        };
+        let mut directories = Vec::new();
+        for (name, files) in [("common", Vec::new()), ("own", vec![file])] {
+            let encoded = encode_directory(reapi::Directory {
+                files,
+                ..Default::default()
+            });
+            directories.push(reapi::DirectoryNode {
+                name: name.to_owned(),
+                digest: Some(to_proto(store.put_bytes(FUNCTION, encoded).await.unwrap())),
+            });
+        }
+        let encoded = encode_directory(reapi::Directory {
+            directories,
+            ..Default::default()
+        });
+        let root = store.put_bytes(FUNCTION, encoded).await.unwrap();
+        InputTree::load(store, root, &TreeLimits::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_shared_while_somebody_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(dir.path(), DiskOptions::default(), Arc::new(SystemClock));
+        let store = Arc::new(store.await.unwrap());
+        let (one, other) = (tree(&store, "one").await, tree(&store, "other").await);
+        let leased = LeasedDirectories::new(store.clone(), LONG);
+        let first = leased.of(&one).await.unwrap();
+        let second = leased.of(&other).await.unwrap();
+        let is_shared: Vec<bool> = first.iter().zip(&second).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        assert_eq!(is_shared, [false, true, false]);
+        let files: Vec<usize> = second.iter().map(|directory| directory.files.len()).collect();
+        assert_eq!(files, [0, 0, 1]);
+        let places = |leased: &[Arc<LeasedDirectory>]| leased[2].files.to_vec();
+        assert_ne!(places(&first), places(&second));
+
+        let before = first[2].since;
+        drop(first);
+        assert!(
+            leased.of(&one).await.unwrap()[2].since > before,
+            "nobody had it any more"
+        );
+        let old = LeasedDirectories::new(store, Duration::ZERO);
+        let (first, again) = (old.of(&one).await.unwrap(), old.of(&one).await.unwrap());
+        assert!(first.iter().zip(&again).all(|(a, b)| !Arc::ptr_eq(a, b)));
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(dir.path(), DiskOptions::default(), Arc::new(SystemClock));
+        let store = Arc::new(store.await.unwrap());
+        let one = tree(&store, "one").await;
+        let leased = LeasedDirectories::new(store.clone(), LONG);
+        leased.live().directories_max = 3;
+        drop(leased.of(&one).await.unwrap());
+        assert_eq!(leased.live().directories.len(), 3);
+        let _kept = leased.of(&tree(&store, "other").await).await.unwrap();
+        assert_eq!(leased.live().directories.len(), 3);
+        assert_eq!(leased.live().directories_max, FORGOTTEN_AT_LEAST);
+    }
+}

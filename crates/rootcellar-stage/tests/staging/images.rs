@@ -54,9 +54,13 @@ fn fill(dir: &Path, seed: u64) {
     }
 }
 
-/// Everything in a root, read through it.
+/// Every file in a root, read through it.
 fn contents(root: &dyn StagedRoot) -> Vec<Digest> {
-    let mut names: Vec<_> = fs::read_dir(root.path())
+    contents_of(root.path())
+}
+
+fn contents_of(dir: &Path) -> Vec<Digest> {
+    let mut names: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_file())
@@ -173,6 +177,48 @@ async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
         let root = stager.stage(digest, options("")).await.unwrap();
         assert_eq!(contents(&*root), before);
         assert_eq!(root_digest(&capture(&*root, &["."]).await), digest);
+    }
+}
+
+/// A root that is mostly like another one stands on what is leased for that one, as long as it is there itself; what only the other one
+/// had may go with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_share_directories_and_nothing_else() {
+    for fixture in fixtures().await {
+        let stager = stager(&fixture, 1);
+        let tree = |own: u64| {
+            fixture.tree(move |dir| {
+                for (name, seed) in [("common", 7), ("own", own)] {
+                    fs::create_dir(dir.join(name)).unwrap();
+                    fill(&dir.join(name), seed);
+                }
+            })
+        };
+        let (first, second) = (tree(8).await, tree(9).await);
+        let root = stager.stage(first, options("")).await.unwrap();
+        let common = contents_of(&root.path().join("common"));
+        let lost = contents_of(&root.path().join("own"));
+        let other = stager.stage(second, options("")).await.unwrap();
+        root.remove().await.unwrap();
+        let own = contents_of(&other.path().join("own"));
+        assert_eq!(stager.image_statistics().kept, 1);
+        churn(&fixture, 300, 4 * STORE_BYTES).await;
+        let counters = fixture.store.statistics().counters;
+        assert!(
+            counters.compacted_regions > 0 && counters.evicted_blobs > 0,
+            "{counters:?}"
+        );
+        assert_eq!(contents_of(&other.path().join("common")), common);
+        assert_eq!(contents_of(&other.path().join("own")), own);
+        for blobs in [&common, &own] {
+            assert_eq!(fixture.store.find_missing(blobs).await.unwrap(), []);
+        }
+        // A few lie in a pack with what is leased.
+        let missing = fixture.store.find_missing(&lost).await.unwrap().len();
+        assert!(missing > lost.len() / 2, "{missing} of {} went", lost.len());
+        // Once more, with nothing of the directory that went.
+        let error = stager.stage(first, options("")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     }
 }
 
