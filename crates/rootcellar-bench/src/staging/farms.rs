@@ -4,7 +4,22 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::IFlags;
+
 use super::tree::Root;
+
+/// Has ext4 make each directory in `dir` in a part of the disk that has few files (`chattr +T`): where many were just removed, it is
+/// several times slower, and one farm would be charged with what another one left.
+pub(super) fn spread(dir: &Path) {
+    let spread = || {
+        let dir = File::open(dir)?;
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
+        Ok::<(), std::io::Error>(())
+    };
+    // Other filesystems do not know the flag, and do not need it.
+    let _is_ext4 = spread().is_ok();
+}
 
 /// One way to put a file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
