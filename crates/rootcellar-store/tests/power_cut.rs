@@ -12,7 +12,7 @@ use rootcellar_store::layout::{HybridKind, LayoutKind, LooseKind, PackedKind};
 use rootcellar_store::testing::{
     Lane, Lanes, Loss, ManualClock, Next, Seeded, SimulatedDisk, SteppedStore, check_power_cuts, check_power_cuts_on,
 };
-use rootcellar_store::{DiskOptions, Durability, Verified};
+use rootcellar_store::{DiskOptions, Durability, Verified, WhenFull};
 
 /// Workloads for each layout and mode: some 80,000 crashes.
 const WORKLOADS: u64 = 300;
@@ -153,4 +153,49 @@ fn all_that_is_doubtful_is_checked_in_one_go() {
     while store.step(Lane::Upkeep) == Next::Again {}
     assert!(!store.is_in_doubt());
     assert!(blobs.iter().all(|blob| store.contains(&blob.digest())));
+}
+
+/// A power cut brings files back that were removed, though the log already says so. They count until they are swept.
+#[test]
+fn files_that_come_back_are_within_the_bound() {
+    const BYTES_MAX: u64 = 4 << 20;
+    let options = |disk: &SimulatedDisk| DiskOptions {
+        layout: Arc::new(LooseKind),
+        bytes_max: BYTES_MAX,
+        durability: SECOND,
+        when_full: WhenFull::Shorten,
+        disk: Arc::new(disk.clone()),
+        ..DiskOptions::default()
+    };
+    let clock = Arc::new(ManualClock::default());
+    let open = |disk| SteppedStore::open(Path::new("/store"), &options(disk), clock.clone()).unwrap();
+    let (disk, mut chance) = (SimulatedDisk::new(1), Seeded::new(1));
+    let mut put = |store: &SteppedStore, count| {
+        for _ in 0..count {
+            drop(store.put(vec![chance.blob(DigestFunction::Sha256, 100_000)]));
+            store.step(Lane::Commit);
+        }
+    };
+    let store = open(&disk);
+    put(&store, 35);
+    clock.advance(Duration::from_secs(2));
+    store.step(Lane::Sync);
+    // Room is made for many more, and nothing is synced after that.
+    for _ in 0..10 {
+        store.step(Lane::Upkeep);
+        put(&store, 2);
+    }
+    assert!(store.statistics().counters.evicted_blobs > 10);
+    let disk = disk.after_power_cut(Loss::Everything, 1);
+    let store = open(&disk);
+    let statistics = store.statistics();
+    assert!(
+        statistics.bytes + statistics.other_bytes >= disk.bytes(),
+        "{statistics:?}"
+    );
+    put(&store, 35);
+    assert!(disk.bytes() <= BYTES_MAX, "{} bytes are on the disk", disk.bytes());
+    while store.step(Lane::Upkeep) == Next::Again {}
+    let statistics = store.statistics();
+    assert!(statistics.bytes <= disk.bytes() + disk.bytes() / 10, "{statistics:?}");
 }

@@ -51,6 +51,15 @@ struct State {
     live: u64,
 }
 
+/// What was last said of a name that is gone.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    /// The log, and the position in it.
+    at: (u32, u64),
+    /// Whether the file is gone for sure.
+    is_synced: bool,
+}
+
 impl LooseLogs {
     pub(super) fn open(ground: &Ground) -> io::Result<Self> {
         let dir = ground.dir.join("loose.logs");
@@ -78,10 +87,15 @@ impl LooseLogs {
     }
 
     /// Reads all logs, oldest first, and tells of every blob that was stored and is not gone: its entry, the entry's position, and
-    /// the log. The outcome is the number of damaged slots.
-    pub(super) fn replay(&self, mut tell: impl FnMut(&LogText, u64, &BlobEntry)) -> Result<u64> {
+    /// the log. Then tells `left` of those that are gone, but whose files may be there again after a power cut. The outcome is the
+    /// number of damaged slots.
+    pub(super) fn replay(
+        &self,
+        mut tell: impl FnMut(&LogText, u64, &BlobEntry),
+        mut left: impl FnMut(&Digest),
+    ) -> Result<u64> {
         let mut state = self.state();
-        let gone = self.last_gone(&state)?;
+        let mut gone = self.last_gone(&state)?;
         let mut damaged_slots = 0;
         for (number, entries) in &mut state.logs {
             let log = self.book.read(*number)?;
@@ -90,14 +104,17 @@ impl LooseLogs {
                 let Entry::Stored(blob) = entry else {
                     continue;
                 };
-                let gone = gone.get(&(blob.digest, blob.offset));
-                if gone.is_none_or(|gone| *gone < (*number, position)) {
+                let name = (blob.digest, blob.offset);
+                if gone.get(&name).is_none_or(|gone| gone.at < (*number, position)) {
                     tell(&log, position, &blob);
+                    gone.remove(&name);
                 }
             }
             damaged_slots += log.damaged_slots();
             self.share.add(log.end());
         }
+        let unsynced = gone.iter().filter(|(_, gone)| !gone.is_synced);
+        unsynced.for_each(|((digest, _), _)| left(digest));
         // A process that was killed has given nothing back.
         if let Some((last, _)) = state.logs.last_key_value() {
             let trimmed = self.book.trim(*last);
@@ -120,12 +137,14 @@ impl LooseLogs {
     }
 
     /// Where each name was last said to be gone.
-    fn last_gone(&self, state: &State) -> Result<HashMap<(Digest, u32), (u32, u64)>> {
+    fn last_gone(&self, state: &State) -> Result<HashMap<(Digest, u32), Gone>> {
         let mut gone = HashMap::new();
         for number in state.logs.keys() {
-            for (position, entry) in self.book.text(*number)?.entries() {
+            let log = self.book.text(*number)?;
+            for (position, entry) in log.entries() {
                 if let Entry::Gone(blob) = entry {
-                    gone.insert((blob.digest, blob.offset), (*number, position));
+                    let (at, is_synced) = ((*number, position), log.is_synced(position));
+                    gone.insert((blob.digest, blob.offset), Gone { at, is_synced });
                 }
             }
         }

@@ -25,7 +25,7 @@ use rootcellar_digest::Digest;
 use self::logs::LooseLogs;
 use self::name::{dir_of, path_of};
 use self::sweep::Sweep;
-use super::log::{BlobEntry, Entry, entry_bytes};
+use super::log::{BlobEntry, Entry, LogText, entry_bytes};
 use super::{
     Extent, Facts, Ground, Layout, LayoutKind, New, Place, Region, RegionSize, Stored, Trust, copy_content, copy_of,
     whole_blocks,
@@ -70,6 +70,8 @@ pub(super) struct Loose {
     renewed: AtomicU32,
     /// What the files take on the disk.
     share: Share,
+    /// What files take that were removed before a crash and may be there again, until they are swept.
+    left: Share,
     /// Orders the entries of the logs: held by whoever looks what is so and then writes it down.
     turn: Mutex<()>,
 }
@@ -99,6 +101,7 @@ impl Loose {
             sweep: Mutex::new(Sweep::new(!ground.was_closed && ground.is_cache_whole)),
             renewed: AtomicU32::new(0),
             share: ground.bytes.share(),
+            left: ground.bytes.share(),
             turn: Mutex::default(),
             root,
         })
@@ -252,7 +255,7 @@ impl Layout for Loose {
 
     fn replay(&self, _region: Region, tell: &mut dyn FnMut(Stored)) -> Result<u64> {
         let mut seen = HashSet::new();
-        let damaged_slots = self.logs.replay(|log, position, blob| {
+        let tell = |log: &LogText, position, blob: &BlobEntry| {
             let Some(place) = Place::new(Region::ALONE, blob.offset) else {
                 return;
             };
@@ -266,7 +269,9 @@ impl Layout for Loose {
                 self.unsynced().files.push((blob.digest, blob.offset));
             }
             tell(blob.stored(place, log, position));
-        })?;
+        };
+        let left = |digest: &Digest| self.left.add(charge(digest));
+        let damaged_slots = self.logs.replay(tell, left)?;
         self.logs.set_live(seen.len() as u64);
         Ok(damaged_slots)
     }
@@ -383,6 +388,7 @@ impl Layout for Loose {
         if self.sweep().step(&self.ground, &self.root, is_live, remove)? {
             return Ok(true);
         }
+        self.left.set(0);
         if let Some(renewed) = self.renewed.swap(0, Ordering::Relaxed).checked_sub(1) {
             self.logs.give_up(renewed)?;
             return Ok(true);
