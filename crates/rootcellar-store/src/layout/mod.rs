@@ -169,8 +169,8 @@ pub struct RegionSize {
 /// 6. **An error is one blob's**, and leaves what was written before as it was.
 ///
 /// Writes do not run at once with each other; everything else may. All calls may block but
-/// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes), [`locate`](Self::locate) and
-/// [`alone_dir`](Self::alone_dir), and [`open`](Self::open) in a region that is not [`Region::ALONE`].
+/// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes), [`path`](Self::path),
+/// [`first_byte`](Self::first_byte) and [`alone_dir`](Self::alone_dir), and [`open`](Self::open) in a region that is not [`Region::ALONE`].
 pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// What is always so.
     fn facts(&self) -> Facts;
