@@ -133,6 +133,8 @@ fn daemons_end_with_the_command() {
 async fn sleeper(fixture: &Fixture, nap: &str) -> Started {
     let mut started = start(fixture.script(&format!("sleep {nap} & (sleep {nap} &); echo up; wait"))).await;
     started.says("up").await;
+    // The shell does not wait until they are more than copies of itself.
+    wait_until(|| count_with(nap) == 2);
     started
 }
 
