@@ -30,7 +30,7 @@ pub enum BlockSize {
     /// 512 bytes: files on devices begin at any sector.
     #[default]
     Sector,
-    /// 4096 bytes, for tools of before erofs-utils 1.6, which read no others: files on devices begin at every eighth sector.
+    /// 4096 bytes, for tools such as those of erofs-utils 1.5, which read no others: files on devices begin at every eighth sector.
     Page,
 }
 

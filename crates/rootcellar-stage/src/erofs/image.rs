@@ -198,7 +198,7 @@ fn windows(devices: &[u64], block_size: BlockSize) -> Vec<Option<u32>> {
     let devices_max = match block_size {
         // The kernel looks through all of them for each read.
         BlockSize::Sector => 64,
-        // Tools of before erofs-utils 1.6 take such a device for an empty one.
+        // The tools of erofs-utils 1.5 take such a device for an empty one.
         BlockSize::Page => 0,
     };
     let (mut next, mut count) = (u64::from(OWN_BLOCKS), 0);

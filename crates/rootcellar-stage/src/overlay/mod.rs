@@ -14,8 +14,9 @@
 //! | `overlay-tmpfs` | files in memory ([`in_tmpfs`]) | copied into it | user namespaces: a process in one makes the mounts ([`helper`]) |
 //!
 //! An image is made once for a root, stays mounted while it is in use now and then ([`images`]), and is shared by all actions on that
-//! root. Each gets an overlay of its own, which takes less than a millisecond whatever the size of the root. Nothing of the store is
-//! written to, since nothing of it is in the only layer that can be written.
+//! root. What it shows is leased directory by directory, and roots that are mostly alike share that ([`leased`]). Each action gets an
+//! overlay of its own, which takes less than a millisecond whatever the size of the root. Nothing of the store is written to, since
+//! nothing of it is in the only layer that can be written.
 //!
 //! When the action has ended, the overlay is made read-only for good before anything is captured. From then on not even a descriptor
 //! that was passed out of the sandbox can change what becomes a blob, so that large outputs are moved and not copied. If something
