@@ -1,5 +1,8 @@
 //! What is checked: the text of the code, each crate by itself, and the whole with real clients.
 
+use std::path::Path;
+
+use crate::filesystems::{BTRFS, XFS};
 use crate::stage::{Stages, run};
 use crate::workspace::{cargo, server};
 use crate::{buildstream, debian};
@@ -27,7 +30,15 @@ pub(crate) fn unit(stages: &mut Stages) -> Result<(), String> {
     let build = ["test", "--workspace", "--exclude", "rootcellar-tests", "--no-run"];
     stages.run("unit tests: build", || run(&mut cargo(&build)))?;
     let test = ["test", "--workspace", "--exclude", "rootcellar-tests"];
-    stages.run("unit tests", || run(&mut cargo(&test)))
+    stages.run("unit tests", || run(&mut cargo(&test)))?;
+    stages.run("staging on xfs", || XFS.with(staging))?;
+    stages.run("staging on btrfs", || BTRFS.with(staging))
+}
+
+/// The tests of staging, with everything that they make in `dir`.
+fn staging(dir: &Path) -> Result<(), String> {
+    let test = ["test", "--package", "rootcellar-stage", "--test", "staging"];
+    run(cargo(&test).env("TMPDIR", dir))
 }
 
 /// The end-to-end package, told where the server and BuildStream are. `filter` goes to the test runner.

@@ -45,6 +45,14 @@ const TEST_PACKAGES: &[Package] = &[
         name: "erofs-utils",
         is_there: || answers("fsck.erofs", &["--help"]),
     },
+    Package {
+        name: "xfsprogs",
+        is_there: || answers("mkfs.xfs", &["-V"]),
+    },
+    Package {
+        name: "btrfs-progs",
+        is_there: || answers("mkfs.btrfs", &["--version"]),
+    },
 ];
 
 /// What BuildStream's own tests need besides: `bst shell` runs locally, in a sandbox whose files come through FUSE.
@@ -124,7 +132,7 @@ fn has_static_busybox() -> bool {
         .any(|window| window == b"ld-linux")
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     // `id` is on every Debian; asking it needs neither unsafe code nor a crate.
     crate::stage::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }

@@ -12,6 +12,7 @@
 mod buildstream;
 mod checks;
 mod debian;
+mod filesystems;
 mod machine;
 mod stage;
 mod upstream;
@@ -31,7 +32,8 @@ Tasks:
   test              Set up, lint, build and run every test: the whole of what CI does
   setup             Install what the tests need: Debian packages (as root), BuildStream in a venv and a Debian root below target/
   lint              Check the formatting, clippy and the documentation, all without warnings
-  unit              Run the tests of every crate: unit, conformance, property, simulation
+  unit              Run the tests of every crate: unit, conformance, property, simulation; and as root those of staging on xfs
+                    and btrfs, in files below target/
   e2e [ARGUMENTS]   Build the server and run the end-to-end tests; ARGUMENTS go to the test runner
   upstream [--endpoint URL] [--suite NAME] [ARGUMENTS]
                     Run BuildStream's own tests against a server of their own, or against the one at URL: the suites
