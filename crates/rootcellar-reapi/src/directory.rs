@@ -26,6 +26,7 @@ pub struct Directory {
     properties: NodeProperties,
     is_sorted: bool,
     longest_leaf_name: usize,
+    leaf_text_bytes: usize,
 }
 
 /// A regular file.
@@ -84,8 +85,10 @@ impl Directory {
             }
         }
         directory.is_sorted = directory.nodes_are_sorted();
-        let leaves = directory.leaf_names().map(|name| name.as_str().len());
-        directory.longest_leaf_name = leaves.max().unwrap_or(0);
+        let leaves = || directory.leaf_names().map(|name| name.as_str().len());
+        let targets = directory.symlinks.iter().map(|link| link.target.len());
+        let (longest, text_bytes) = (leaves().max().unwrap_or(0), leaves().chain(targets).sum());
+        (directory.longest_leaf_name, directory.leaf_text_bytes) = (longest, text_bytes);
         directory.check_unique()?;
         directory.properties = read_properties(properties.as_ref())?;
         Ok(directory)
@@ -120,6 +123,11 @@ impl Directory {
     /// Bytes of the longest name of a child that is no directory.
     pub(crate) fn longest_leaf_name(&self) -> usize {
         self.longest_leaf_name
+    }
+
+    /// Bytes in the names of these children, and in the targets of links.
+    pub(crate) fn leaf_text_bytes(&self) -> usize {
+        self.leaf_text_bytes
     }
 
     /// Whether each list is in the canonical order, by the bytes of the names. The order of properties is not judged: they are

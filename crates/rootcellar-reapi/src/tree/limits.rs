@@ -19,6 +19,9 @@ pub struct TreeLimits {
     pub depth_max: u64,
     /// Bytes in the longest path from the root.
     pub path_bytes_max: u64,
+    /// Bytes in all names and targets of links, each counted once for every way that leads there: what a staged root takes beside the
+    /// content of its files.
+    pub text_bytes_max: u64,
 }
 
 /// The depth follows from the longest path, in which a level takes two bytes at least; the numbers are several times what
@@ -31,6 +34,7 @@ impl Default for TreeLimits {
             directory_bytes_max: 32 << 20,
             depth_max: PATH_BYTES_MAX as u64 / 2 + 1,
             path_bytes_max: PATH_BYTES_MAX as u64,
+            text_bytes_max: 256 << 20,
         }
     }
 }
@@ -39,7 +43,8 @@ impl TreeLimits {
     pub(super) fn check(&self, extent: &Extent) -> Result<()> {
         self.check_entries(extent.entries)?;
         within("depth_max", extent.depth, self.depth_max)?;
-        within("path_bytes_max", extent.path_bytes, self.path_bytes_max)
+        within("path_bytes_max", extent.path_bytes, self.path_bytes_max)?;
+        within("text_bytes_max", extent.text_bytes, self.text_bytes_max)
     }
 
     pub(super) fn check_entries(&self, entries: u64) -> Result<()> {
@@ -77,6 +82,8 @@ pub struct Extent {
     pub depth: u64,
     /// Bytes in the longest path, of names and the slashes between them.
     pub path_bytes: u64,
+    /// Bytes in names and in targets of links, each counted once for every way that leads there; stops at the largest number.
+    pub text_bytes: u64,
 }
 
 impl Extent {
@@ -86,6 +93,7 @@ impl Extent {
             entries: (directory.files().len() + directory.symlinks().len()) as u64,
             depth: 0,
             path_bytes: directory.longest_leaf_name() as u64,
+            text_bytes: directory.leaf_text_bytes() as u64,
         }
     }
 
@@ -93,6 +101,8 @@ impl Extent {
     pub(super) fn add_directory(&mut self, name_bytes: usize, below: &Self) {
         self.entries = self.entries.saturating_add(below.entries).saturating_add(1);
         self.path_bytes = self.path_bytes.max(name_bytes as u64);
+        let text_bytes = below.text_bytes.saturating_add(name_bytes as u64);
+        self.text_bytes = self.text_bytes.saturating_add(text_bytes);
         self.depth = self.depth.max(below.depth.saturating_add(1));
         if below.path_bytes > 0 {
             let path_bytes = (name_bytes as u64 + 1).saturating_add(below.path_bytes);

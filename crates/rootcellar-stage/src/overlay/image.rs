@@ -46,6 +46,8 @@ pub(super) struct Image {
     pub(super) hidden: Vec<&'static str>,
     /// Bytes that it takes in memory: those of the image, of the tree, and of where its files lie.
     pub(super) bytes: u64,
+    /// How many blobs the store had lost when it was made.
+    pub(super) losses: Option<u64>,
     /// The mount, until it is dropped.
     mount: Option<Arc<OwnedFd>>,
     /// The same with other owners.
@@ -61,6 +63,7 @@ impl Image {
     pub(super) fn new(
         shown: Shown,
         leased: Vec<Arc<LeasedDirectory>>,
+        losses: Option<u64>,
         (mount, bytes): (OwnedFd, u64),
         dir: &StageDir,
     ) -> Self {
@@ -74,6 +77,7 @@ impl Image {
             mount: Some(Arc::new(mount)),
             clones: Mutex::default(),
             _leased: leased,
+            losses,
             dir: dir.clone(),
         }
     }

@@ -125,13 +125,17 @@ impl Images {
     /// The image of the tree under `root`.
     pub(super) async fn get(&self, root: Digest) -> Result<Arc<Image>, Error> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let slot = self.slot(root);
-        let image = slot.image.get_or_try_init(|| self.make(root)).await.cloned();
+        let (slot, image) = loop {
+            let slot = self.slot(root);
+            let image = slot.image.get_or_try_init(|| self.make(root)).await.cloned();
+            match &image {
+                // What it shows may have been found damaged, and put again since.
+                Ok(image) if image.losses != self.leased.losses() => self.forget(root, &slot),
+                _ => break (slot, image),
+            }
+        };
         let image = match image {
-            Ok(image) if image.used().elapsed() > USE_TOLD_EVERY => match self.tell_use(&image).await {
-                Ok(()) => Ok(image),
-                Err(error) => Err(error),
-            },
+            Ok(image) if image.used().elapsed() > USE_TOLD_EVERY => self.tell_use(&image).await.map(|()| image),
             image => image,
         };
         if image.is_err() {
@@ -163,8 +167,10 @@ impl Images {
     async fn make(&self, root: Digest) -> Result<Arc<Image>, Error> {
         self.made.fetch_add(1, Ordering::Relaxed);
         let tree = InputTree::load_unknown(&*self.store, root, &self.options.input, Some(&self.known)).await?;
+        let losses = self.leased.losses();
         let leased = self.leased.of(&tree).await?;
-        let places = Places::of(&leased, self.store.loose_dir().as_deref())?;
+        let (directories, loose_dir) = (leased.clone(), self.store.loose_dir());
+        let places = blocking(move || Places::of(&directories, loose_dir.as_deref())).await?;
         let shown = Shown::of(tree, self.options.mount_points)?;
         let (tree, hidden) = (shown.lower.clone(), shown.hidden.clone());
         let mounted = match &self.means {
@@ -174,7 +180,7 @@ impl Images {
             }
             Means::Unprivileged(helper) => in_tmpfs::mount(&self.store, &places, tree.tree(), &hidden, helper).await?,
         };
-        Ok(Arc::new(Image::new(shown, leased, mounted, &self.dir)))
+        Ok(Arc::new(Image::new(shown, leased, losses, mounted, &self.dir)))
     }
 
     /// Tells the store that what an image shows is in use. What it shows stays under the leases that it has.

@@ -21,6 +21,8 @@ pub(super) struct LeasedDirectory {
     pub(super) files: Box<[Option<Location>]>,
     /// When the lease was taken, which was a use of each blob.
     pub(super) since: Instant,
+    /// How many blobs the store had lost by then. One that it finds damaged is lost though it is leased, and may come back elsewhere.
+    losses: Option<u64>,
     _lease: Lease,
 }
 
@@ -28,7 +30,11 @@ impl LeasedDirectory {
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         const LEAST_BYTES: usize = 256;
-        LEAST_BYTES + size_of_val(&*self.files)
+        // Of one that lies by itself: its path, and its part of the lease.
+        const ALONE_BYTES: usize = 256;
+        let is_alone = |file: &&Option<Location>| matches!(file, Some(Location::Loose { .. }));
+        let alone = self.files.iter().filter(is_alone).count();
+        LEAST_BYTES + size_of_val(&*self.files) + alone * ALONE_BYTES
     }
 }
 
@@ -80,12 +86,14 @@ impl LeasedDirectories {
     }
 
     fn find(&self, tree: &InputTree) -> Vec<Option<Arc<LeasedDirectory>>> {
-        let now = Instant::now();
-        let is_young = |leased: &Arc<LeasedDirectory>| now.duration_since(leased.since) < self.shared_for;
+        let (now, losses) = (Instant::now(), self.losses());
+        let is_right = |leased: &Arc<LeasedDirectory>| {
+            now.duration_since(leased.since) < self.shared_for && leased.losses == losses
+        };
         let live = self.live();
         let find = |directory: &Arc<TreeDirectory>| {
             let leased = live.directories.get(&directory.digest)?.upgrade();
-            leased.filter(is_young)
+            leased.filter(is_right)
         };
         tree.directories().iter().map(find).collect()
     }
@@ -99,13 +107,14 @@ impl LeasedDirectories {
             let files = directory.directory.files().iter().map(|file| &file.digest);
             groups.add(files.chain([&directory.digest]));
         }
-        let since = Instant::now();
+        let (since, losses) = (Instant::now(), self.losses());
         let mut locations = Vec::with_capacity(groups.digests().len());
         let mut see = |location| locations.push(location);
         let leases = match self.store.lease_each(&groups, &mut see).await? {
             Leased::Held(leases) => leases,
             Leased::Missing(missing) => return Err(Error::missing_blobs(missing)),
         };
+        assert_eq!(locations.len(), groups.digests().len(), "a store shows every place");
         let mut locations = locations.into_iter();
         let mut leased = Vec::with_capacity(directories.len());
         for (directory, lease) in directories.iter().zip(leases) {
@@ -114,11 +123,17 @@ impl LeasedDirectories {
             leased.push(Arc::new(LeasedDirectory {
                 files,
                 since,
+                losses,
                 _lease: lease,
             }));
         }
         self.live().add(directories, &leased);
         Ok(leased)
+    }
+
+    /// How many blobs the store has lost, if it counts them.
+    pub(super) fn losses(&self) -> Option<u64> {
+        self.store.mark().map(|mark| mark.losses)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

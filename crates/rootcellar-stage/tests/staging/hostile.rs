@@ -49,6 +49,30 @@ impl Fixture {
     }
 }
 
+/// A few megabytes of links' targets, so often that they would be gigabytes of memory or disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_long_links_at_many_paths() {
+    for fixture in Fixture::all().await {
+        let links = (0..1000).map(|number| reapi::SymlinkNode {
+            name: format!("link-{number:04}"),
+            target: "x/".repeat(2000),
+            ..reapi::SymlinkNode::default()
+        });
+        let links = reapi::Directory {
+            symlinks: links.collect(),
+            ..reapi::Directory::default()
+        };
+        let links = fixture.raw_directory(&links).await;
+        let often = |times| (0..times).map(|number| directory_node(&format!("d-{number:03}"), links));
+        let root = fixture.raw_directory(&parent_of(often(100).collect())).await;
+        fixture.is_refused(root, "text_bytes_max").await;
+        let few = fixture.raw_directory(&parent_of(often(2).collect())).await;
+        let root = fixture.stage(few).await;
+        let target = fs::read_link(root.path().join("d-001/link-0999")).unwrap();
+        assert_eq!(target.as_os_str().len(), 4000);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_few_directories_that_name_a_billion_paths() {
     for fixture in Fixture::all().await {

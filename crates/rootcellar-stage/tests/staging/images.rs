@@ -1,6 +1,7 @@
 //! Images are made once, shared, and never show anything but the bytes that their tree names.
 
 use std::fs;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rootcellar_reapi::ErrorKind;
 use rootcellar_stage::{ImageLimits, OverlayStager, StagedRoot, Stager as _};
 use rootcellar_store::layout::kind_named;
 use rootcellar_store::testing::Seeded;
-use rootcellar_store::{BlobStore as _, BlobStoreExt as _, DiskOptions};
+use rootcellar_store::{BlobStore as _, BlobStoreExt as _, DiskOptions, LocalStore, Location};
 
 use super::{FUNCTION, Fixture, Kind, capture, options, overlay, root_digest, roots};
 
@@ -151,11 +152,7 @@ async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
             let blob = Seeded::new(1000 + seed).blob(FUNCTION, 300_000);
             let digest = blob.digest();
             fixture.store.put(blob).await.unwrap();
-            leases.push(
-                rootcellar_store::LocalStore::lease(&*fixture.store, &[digest])
-                    .await
-                    .unwrap(),
-            );
+            leases.push(LocalStore::lease(&*fixture.store, &[digest]).await.unwrap());
         }
         assert_eq!(
             stager.image_statistics().kept,
@@ -220,6 +217,56 @@ async fn roots_share_directories_and_nothing_else() {
         let error = stager.stage(first, options("")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     }
+}
+
+/// Damage that the store finds under an image is not shown any longer once the blobs were put again, wherever they lie then: neither in
+/// that root nor in another one that has the same directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_damaged_and_put_again_is_right() {
+    for fixture in fixtures().await {
+        let stager = stager(&fixture, 10);
+        let tree = |own: u64| {
+            fixture.tree(move |dir| {
+                fs::create_dir(dir.join("common")).unwrap();
+                fill(&dir.join("common"), 11);
+                fs::write(dir.join("own"), own.to_string()).unwrap();
+            })
+        };
+        let (first, second) = (tree(1).await, tree(2).await);
+        let root = stager.stage(first, options("")).await.unwrap();
+        let common = contents_of(&root.path().join("common"));
+        let damaged = ["small-150", "large-3"].map(|name| {
+            let bytes = fs::read(root.path().join("common").join(name)).unwrap();
+            damage(&fixture, Digest::of(FUNCTION, &bytes))
+        });
+        let read = fixture.store.get_many(&damaged).await;
+        assert!(read.iter().all(Result::is_err), "damage is found");
+        assert_eq!(fixture.store.find_missing(&common).await.unwrap().len(), 2);
+        for digest in [first, second] {
+            let error = stager.stage(digest, options("")).await.unwrap_err();
+            assert_eq!(error.missing().len(), 2, "{error}");
+        }
+        tree(1).await;
+        for digest in [second, first] {
+            let root = stager.stage(digest, options("")).await.unwrap();
+            assert_eq!(contents_of(&root.path().join("common")), common);
+        }
+    }
+}
+
+/// Changes a byte of a stored blob.
+fn damage(fixture: &Fixture, digest: Digest) -> Digest {
+    let (path, offset) = match LocalStore::locate(&*fixture.store, digest).unwrap() {
+        Location::Loose { path } => (path, 0),
+        Location::Packed { path, offset } => (path, offset),
+        other => panic!("{other:?}"),
+    };
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[!byte[0]], offset).unwrap();
+    digest
 }
 
 /// Wherever a layout puts blobs: all alone, all in packs, or some of each.

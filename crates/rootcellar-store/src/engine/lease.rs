@@ -1,7 +1,7 @@
 //! Leases: blobs that stay where they are while somebody works with their bytes past the store.
 //!
-//! A blob in a pack is kept by keeping its pack: one count for all that an image maps. A blob that lies alone has a count of its
-//! own.
+//! A blob in a pack is kept by keeping its pack: one count for all blobs of a lease that lie in it. A blob that lies alone has a
+//! count of its own.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ impl Leases {
 }
 
 /// One part of a lease.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Hold {
     Alone(Digest),
     Pinned(Region),
@@ -230,6 +230,8 @@ impl Engine {
                     latest = region;
                 }
             }
+            holds.sort_unstable();
+            holds.dedup();
             holds.extend(regions.into_iter().map(Hold::Pinned));
             groups.push(holds);
             begin = *end;

@@ -143,6 +143,7 @@ fn unlimited() -> TreeLimits {
         directory_bytes_max: u64::MAX,
         depth_max: u64::MAX,
         path_bytes_max: u64::MAX,
+        text_bytes_max: u64::MAX,
     }
 }
 
