@@ -75,7 +75,8 @@ impl Engine {
         }
     }
 
-    fn step_tidy(&self) -> bool {
+    /// Puts the layout's own files in order, a step at a time. Tells whether there is more to do.
+    pub(super) fn step_tidy(&self) -> bool {
         if self.upkeep().is_tidy {
             return false;
         }

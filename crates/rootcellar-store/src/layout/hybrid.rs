@@ -147,6 +147,10 @@ impl Layout for Hybrid {
         self.loose.alone_dir()
     }
 
+    fn left_bytes(&self) -> u64 {
+        self.loose.left_bytes() + self.packed.left_bytes()
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         type Blobs = Vec<(Digest, Place)>;
         let (loose, packed): (Blobs, Blobs) = blobs.iter().partition(|(_, place)| place.region() == Region::ALONE);

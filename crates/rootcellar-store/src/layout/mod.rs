@@ -170,7 +170,8 @@ pub struct RegionSize {
 ///
 /// Writes do not run at once with each other; everything else may. All calls may block but
 /// [`growth`](Self::growth), [`footprint`](Self::footprint), [`sizes`](Self::sizes), [`path`](Self::path),
-/// [`first_byte`](Self::first_byte) and [`alone_dir`](Self::alone_dir), and [`open`](Self::open) in a region that is not [`Region::ALONE`].
+/// [`first_byte`](Self::first_byte), [`left_bytes`](Self::left_bytes) and [`alone_dir`](Self::alone_dir), and [`open`](Self::open) in a
+/// region that is not [`Region::ALONE`].
 pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// What is always so.
     fn facts(&self) -> Facts;
@@ -209,6 +210,11 @@ pub trait Layout: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// The first byte in that file of a blob that does not lie alone.
     fn first_byte(&self, place: Place) -> u64;
+
+    /// Bytes that are counted for what was removed before a crash, and may be there again until [`tidy`](Self::tidy) has looked.
+    fn left_bytes(&self) -> u64 {
+        0
+    }
 
     /// The directory that holds all files of blobs that lie alone, and nothing that is not the layout's; `None` if none lies alone.
     fn alone_dir(&self) -> Option<PathBuf>;

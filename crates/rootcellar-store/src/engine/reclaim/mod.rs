@@ -82,6 +82,10 @@ impl Engine {
             self.tell_of_room();
             return self.step_merge();
         }
+        // What may be there no more goes before what is.
+        if self.layout.left_bytes() > 0 && self.step_tidy() {
+            return Some(Next::Again);
+        }
         let plan = self.upkeep().reclaim.plan.take();
         let is_new = plan.is_none();
         let mut plan = plan.unwrap_or_else(|| {

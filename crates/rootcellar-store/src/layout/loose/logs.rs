@@ -17,6 +17,7 @@ use rootcellar_digest::Digest;
 
 use crate::byte_counter::Share;
 use crate::layout::Ground;
+use crate::layout::Trust;
 use crate::layout::log::{BlobEntry, ENTRY_BYTES_MAX, Entry, LogBook, LogKind, LogText};
 use crate::{Error, Result};
 
@@ -57,7 +58,7 @@ struct Gone {
     /// The log, and the position in it.
     at: (u32, u64),
     /// Whether the file is gone for sure.
-    is_synced: bool,
+    is_certain: bool,
 }
 
 impl LooseLogs {
@@ -113,8 +114,8 @@ impl LooseLogs {
             damaged_slots += log.damaged_slots();
             self.share.add(log.end());
         }
-        let unsynced = gone.iter().filter(|(_, gone)| !gone.is_synced);
-        unsynced.for_each(|((digest, _), _)| left(digest));
+        let uncertain = gone.iter().filter(|(_, gone)| !gone.is_certain);
+        uncertain.for_each(|((digest, _), _)| left(digest));
         // A process that was killed has given nothing back.
         if let Some((last, _)) = state.logs.last_key_value() {
             let trimmed = self.book.trim(*last);
@@ -143,8 +144,8 @@ impl LooseLogs {
             let log = self.book.text(*number)?;
             for (position, entry) in log.entries() {
                 if let Entry::Gone(blob) = entry {
-                    let (at, is_synced) = ((*number, position), log.is_synced(position));
-                    gone.insert((blob.digest, blob.offset), Gone { at, is_synced });
+                    let (at, is_certain) = ((*number, position), log.trust(position) == Trust::Certain);
+                    gone.insert((blob.digest, blob.offset), Gone { at, is_certain });
                 }
             }
         }

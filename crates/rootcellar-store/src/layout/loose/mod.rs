@@ -351,6 +351,10 @@ impl Layout for Loose {
         Some(self.root.clone())
     }
 
+    fn left_bytes(&self) -> u64 {
+        self.left.bytes()
+    }
+
     fn remove(&self, blobs: &[(Digest, Place)]) -> io::Result<()> {
         let gone = |(digest, place): &(Digest, Place)| {
             Entry::Gone(BlobEntry {

@@ -67,7 +67,13 @@ impl Sweep {
                         let place = Place::new(Region::ALONE, number);
                         place.is_some_and(|place| is_live(digest, place))
                     };
-                    remove(&dir, &orphans(ground, function, &dir, made, is_known)?)?;
+                    let swept =
+                        orphans(ground, function, &dir, made, is_known).and_then(|orphans| remove(&dir, &orphans));
+                    if let Err(error) = swept {
+                        // Once more, when the others were looked at.
+                        left.insert(0, (function, dir));
+                        return Err(error);
+                    }
                 }
                 None => *self = Self::Done,
             },
