@@ -23,6 +23,8 @@ use crate::write::{PAGE_BYTES, Writer, blocking, io_error, staging};
 /// Room for what is not counted file by file.
 const SPARE_BYTES: u64 = 1 << 20;
 const SPARE_FILES: u64 = 64;
+/// One root may take such a part of the machine's memory.
+const MEMORY_PART: u64 = 4;
 
 /// Makes the file system, and writes the tree. All of its files are under a lease.
 pub(super) async fn mount(
@@ -42,6 +44,7 @@ pub(super) async fn mount(
         sizes.pages * PAGE_BYTES + SPARE_BYTES,
         sizes.entries + sizes.elsewhere + SPARE_FILES,
     );
+    check_memory(bytes)?;
     let mount = blocking(move || {
         helper
             .memory(bytes, files)
@@ -57,6 +60,18 @@ pub(super) async fn mount(
     blocking(move || make_mount_points(&root, &hidden, owner)).await?;
     writer.finish_directories().await?;
     Ok((mount, bytes))
+}
+
+/// Whoever asks for a root must not take the machine's memory with it.
+fn check_memory(bytes: u64) -> Result<(), Error> {
+    let memory = rustix::system::sysinfo();
+    let bytes_max = memory.totalram * u64::from(memory.mem_unit) / MEMORY_PART;
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(Error::resource_exhausted(format!(
+        "the input root takes {bytes} bytes of memory without its large files, and {bytes_max} are allowed"
+    )))
 }
 
 /// Where the files lie that are not copied.

@@ -3,6 +3,7 @@
 //! An image keeps those of its tree, and with them what it shows. For the next root, only what is new in it is looked up.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use rootcellar_store::{Lease, LeaseGroups, Leased, LocalStore, Location};
 const FORGOTTEN_AT_LEAST: usize = 1024;
 
 /// A Directory message and its files, under a lease.
-#[derive(Debug)]
 pub(super) struct LeasedDirectory {
     /// Where each file lies, in the order of the message.
     pub(super) files: Box<[Option<Location>]>,
@@ -24,6 +24,12 @@ pub(super) struct LeasedDirectory {
     /// How many blobs the store had lost by then. One that it finds damaged is lost though it is leased, and may come back elsewhere.
     losses: Option<u64>,
     _lease: Lease,
+}
+
+impl fmt::Debug for LeasedDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeasedDirectory of {} files", self.files.len())
+    }
 }
 
 impl LeasedDirectory {

@@ -12,9 +12,10 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::to_proto;
 use rootcellar_reapi::{ErrorKind, RelPath};
 use rootcellar_stage::StageOptions;
-use rootcellar_store::BlobStoreExt as _;
+use rootcellar_store::layout::kind_named;
+use rootcellar_store::{BlobStoreExt as _, DiskOptions};
 
-use super::{FUNCTION, Fixture, capture, options, outputs, root_digest};
+use super::{FUNCTION, Fixture, Kind, capture, options, outputs, root_digest};
 
 /// Whatever it is, it is over soon: on a machine that does something else too.
 const SOON: Duration = Duration::from_secs(30);
@@ -71,6 +72,40 @@ async fn a_directory_of_long_links_at_many_paths() {
         let target = fs::read_link(root.path().join("d-001/link-0999")).unwrap();
         assert_eq!(target.as_os_str().len(), 4000);
     }
+}
+
+/// A file that has to be copied into memory, at two million paths.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_would_take_all_memory() {
+    let options_of_store = DiskOptions {
+        layout: kind_named("packed").unwrap(),
+        ..DiskOptions::default()
+    };
+    let fixture = Fixture::with(Kind::OverlayTmpfs, options_of_store).await;
+    let digest = fixture
+        .store
+        .put_bytes(FUNCTION, vec![7; 100_000].into())
+        .await
+        .unwrap();
+    let files = (0..1000).map(|number| reapi::FileNode {
+        name: format!("file-{number:04}"),
+        digest: Some(to_proto(digest)),
+        ..reapi::FileNode::default()
+    });
+    let files = reapi::Directory {
+        files: files.collect(),
+        ..reapi::Directory::default()
+    };
+    let files = fixture.raw_directory(&files).await;
+    let often = (0..2000).map(|number| directory_node(&format!("d-{number:04}"), files));
+    let root = fixture.raw_directory(&parent_of(often.collect())).await;
+    let begin = Instant::now();
+    let Err(error) = fixture.stage_with(root, options("")).await else {
+        panic!("a root of 200 GB in memory is staged")
+    };
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+    assert!(error.to_string().contains("memory"), "{error}");
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
