@@ -37,7 +37,15 @@ pub(crate) fn unit(stages: &mut Stages) -> Result<(), String> {
 
 /// The tests of staging, with everything that they make in `dir`.
 fn staging(dir: &Path) -> Result<(), String> {
-    let test = ["test", "--package", "rootcellar-stage", "--test", "staging"];
+    // Of the whole workspace, so that nothing is built with other features.
+    let test = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "rootcellar-tests",
+        "--test",
+        "staging",
+    ];
     run(cargo(&test).env("TMPDIR", dir))
 }
 

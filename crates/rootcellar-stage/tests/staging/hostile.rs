@@ -56,7 +56,8 @@ async fn a_directory_of_long_links_at_many_paths() {
     for fixture in Fixture::all().await {
         let links = (0..1000).map(|number| reapi::SymlinkNode {
             name: format!("link-{number:04}"),
-            target: "x/".repeat(2000),
+            // As long as every filesystem takes.
+            target: "x/".repeat(500),
             ..reapi::SymlinkNode::default()
         });
         let links = reapi::Directory {
@@ -65,12 +66,12 @@ async fn a_directory_of_long_links_at_many_paths() {
         };
         let links = fixture.raw_directory(&links).await;
         let often = |times| (0..times).map(|number| directory_node(&format!("d-{number:03}"), links));
-        let root = fixture.raw_directory(&parent_of(often(100).collect())).await;
+        let root = fixture.raw_directory(&parent_of(often(300).collect())).await;
         fixture.is_refused(root, "text_bytes_max").await;
         let few = fixture.raw_directory(&parent_of(often(2).collect())).await;
         let root = fixture.stage(few).await;
         let target = fs::read_link(root.path().join("d-001/link-0999")).unwrap();
-        assert_eq!(target.as_os_str().len(), 4000);
+        assert_eq!(target.as_os_str().len(), 1000);
     }
 }
 
