@@ -62,16 +62,6 @@ impl<'a> LeaseGroups<'a> {
     pub fn ends(&self) -> &[usize] {
         &self.ends
     }
-
-    /// How many groups there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is no group.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
 }
 
 /// Is shown where blobs lie.

@@ -109,7 +109,7 @@ impl Type {
 pub(super) enum Content {
     /// In whole blocks from this one on, and what is left of it behind the inode.
     Blocks { first: u32, has_end: bool },
-    /// In one chunk of a device, or of none: its place is behind the inode. On a device that has no numbers of its own.
+    /// In one chunk, of a device whose blocks have no numbers in the image, or of none: its place is behind the inode.
     Chunk { is_on_device: bool },
 }
 

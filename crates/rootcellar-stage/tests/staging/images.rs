@@ -73,6 +73,17 @@ fn contents_of(dir: &Path) -> Vec<Digest> {
         .collect()
 }
 
+/// A tree that has a directory in common with all others made so, and one of its own.
+async fn alike(fixture: &Fixture, own: u64) -> Digest {
+    let fill_both = |dir: &Path| {
+        for (name, seed) in [("common", 7), ("own", own)] {
+            fs::create_dir(dir.join(name)).unwrap();
+            fill(&dir.join(name), seed);
+        }
+    };
+    fixture.tree(fill_both).await
+}
+
 async fn churn(fixture: &Fixture, seed: u64, bytes: u64) {
     let mut seeded = Seeded::new(seed);
     let mut put = 0;
@@ -183,15 +194,7 @@ async fn pressure_takes_idle_images_and_never_changes_one_in_use() {
 async fn roots_share_directories_and_nothing_else() {
     for fixture in fixtures().await {
         let stager = stager(&fixture, 1);
-        let tree = |own: u64| {
-            fixture.tree(move |dir| {
-                for (name, seed) in [("common", 7), ("own", own)] {
-                    fs::create_dir(dir.join(name)).unwrap();
-                    fill(&dir.join(name), seed);
-                }
-            })
-        };
-        let (first, second) = (tree(8).await, tree(9).await);
+        let (first, second) = (alike(&fixture, 8).await, alike(&fixture, 9).await);
         let root = stager.stage(first, options("")).await.unwrap();
         let common = contents_of(&root.path().join("common"));
         let lost = contents_of(&root.path().join("own"));
@@ -225,14 +228,7 @@ async fn roots_share_directories_and_nothing_else() {
 async fn what_was_damaged_and_put_again_is_right() {
     for fixture in fixtures().await {
         let stager = stager(&fixture, 10);
-        let tree = |own: u64| {
-            fixture.tree(move |dir| {
-                fs::create_dir(dir.join("common")).unwrap();
-                fill(&dir.join("common"), 11);
-                fs::write(dir.join("own"), own.to_string()).unwrap();
-            })
-        };
-        let (first, second) = (tree(1).await, tree(2).await);
+        let (first, second) = (alike(&fixture, 1).await, alike(&fixture, 2).await);
         let root = stager.stage(first, options("")).await.unwrap();
         let common = contents_of(&root.path().join("common"));
         let damaged = ["small-150", "large-3"].map(|name| {
@@ -246,7 +242,7 @@ async fn what_was_damaged_and_put_again_is_right() {
             let error = stager.stage(digest, options("")).await.unwrap_err();
             assert_eq!(error.missing().len(), 2, "{error}");
         }
-        tree(1).await;
+        alike(&fixture, 1).await;
         for digest in [second, first] {
             let root = stager.stage(digest, options("")).await.unwrap();
             assert_eq!(contents_of(&root.path().join("common")), common);
