@@ -9,6 +9,7 @@ mod budget;
 mod byte_counter;
 mod checksum;
 mod clock;
+mod compose;
 mod disk_records;
 mod engine;
 mod error;
@@ -17,6 +18,7 @@ pub mod io;
 pub mod layout;
 mod local;
 mod memory;
+mod pending;
 mod records;
 mod spool;
 mod store;
@@ -27,6 +29,10 @@ mod verified;
 pub use blob::{Blob, ByteRange};
 pub use byte_counter::{ByteCounter, Share};
 pub use clock::{Clock, SystemClock};
+pub use compose::{
+    BehindOptions, BehindStatistics, Checked, ExistenceCached, Limited, Limits, Observation, Observed, Operation,
+    PresenceOptions, Statistics, Tiered, TieredOptions,
+};
 pub use disk_records::{DiskRecords, RecordsOptions};
 pub use engine::{Counters, DiskOptions, DiskStatistics, DiskStore, Durability, Scrub, ScrubProgress, WhenFull};
 pub use error::{Error, ErrorKind, Result};

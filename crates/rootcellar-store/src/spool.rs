@@ -364,6 +364,14 @@ impl Ingest {
         }
     }
 
+    /// The file that the content is written to, and how much of it can be read there; `None` while it is in memory.
+    pub(crate) fn file(&self) -> Option<(Arc<dyn DiskFile>, u64)> {
+        match &self.body {
+            Some(Body::File { partial, .. }) => Some((partial.file.clone(), partial.written)),
+            _ => None,
+        }
+    }
+
     /// Takes the next piece of content.
     ///
     /// # Errors

@@ -17,7 +17,9 @@
 
 pub mod blob_store;
 mod clock;
+mod faulty;
 pub mod local_store;
+mod persistent;
 pub mod power_cut;
 pub mod records;
 mod seeded;
@@ -32,7 +34,9 @@ use futures_util::future::BoxFuture;
 
 pub use self::blob_store::check_blob_store;
 pub use self::clock::ManualClock;
+pub use self::faulty::{Faulty, StoreFault};
 pub use self::local_store::check_local_store;
+pub use self::persistent::Persistent;
 pub use self::power_cut::{Lanes, check_power_cuts, check_power_cuts_on};
 pub use self::records::check_records;
 pub use self::seeded::Seeded;

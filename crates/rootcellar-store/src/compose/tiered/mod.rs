@@ -1,0 +1,315 @@
+//! A fast store in front of a slow one: a disk in front of a bucket, memory in front of another server.
+//!
+//! ```text
+//!   get            fast ── absent ──> slow: a whole blob is brought into fast, once for all who ask (fill.rs);
+//!                                           a part is passed on, and nothing is brought anywhere
+//!   put            write-through:  slow, then fast; acknowledged when slow has it
+//!                  write-behind:   fast, and a list on disk; brought to slow later (behind.rs)
+//!   find_missing   fast, then slow for what fast lacks
+//! ```
+//!
+//! What is used in the fast store only would grow old in the slow one, and be lost to everybody else there. So uses are passed on now and
+//! then, and what turns out to be missing there is brought again (`uses.rs`).
+
+mod behind;
+mod fill;
+mod local;
+mod uses;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rootcellar_digest::Digest;
+
+use self::behind::Behind;
+pub use self::behind::{BehindOptions, BehindStatistics};
+use self::fill::Fills;
+use self::uses::Uses;
+use super::tasks::Tasks;
+use crate::{Blob, BlobStore, ByteRange, Clock, Error, ErrorKind, LocalStore, Mark, Result, Spool, Verified};
+
+/// How a [`Tiered`] store works. Each value has a default and its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TieredOptions {
+    /// Whole blobs that are brought from the slow store at a time, 32. Readers of more are served by the slow store itself.
+    pub fills_max: usize,
+    /// How old a use that the slow store knows of may get before it is told again, one hour: a small part of what any store
+    /// keeps unused blobs for.
+    pub tell_uses_after: Duration,
+}
+
+impl Default for TieredOptions {
+    fn default() -> Self {
+        Self {
+            fills_max: 32,
+            tell_uses_after: Duration::from_hours(1),
+        }
+    }
+}
+
+impl TieredOptions {
+    /// Brings so many blobs at a time.
+    #[must_use]
+    pub fn with_fills_max(self, fills_max: usize) -> Self {
+        Self { fills_max, ..self }
+    }
+
+    /// Tells uses again after this time.
+    #[must_use]
+    pub fn with_tell_uses_after(self, tell_uses_after: Duration) -> Self {
+        Self {
+            tell_uses_after,
+            ..self
+        }
+    }
+}
+
+/// A [`BlobStore`] of two: what is used is in the fast one, what there is is in the slow one.
+///
+/// It is a [`LocalStore`] if the fast one is: a lease brings what is missing first.
+pub struct Tiered<F: ?Sized = dyn LocalStore> {
+    fast: Arc<F>,
+    slow: Arc<dyn BlobStore>,
+    spool: Spool,
+    fills: Fills,
+    uses: Uses,
+    /// `None` is write-through.
+    behind: Option<Arc<Behind>>,
+    writers: Tasks,
+}
+
+impl<F: BlobStore + ?Sized> Tiered<F> {
+    /// Puts `fast` in front of `slow`. What is brought over goes through `spool`, which should be the fast store's own. Runs on a tokio
+    /// runtime.
+    pub fn new(
+        fast: Arc<F>,
+        slow: Arc<dyn BlobStore>,
+        spool: Spool,
+        options: &TieredOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            uses: Uses::new(options.tell_uses_after, clock),
+            fills: Fills::new(options.fills_max),
+            fast,
+            slow,
+            spool,
+            behind: None,
+            writers: Tasks::default(),
+        }
+    }
+
+    /// Ends all that goes on in the background. What waits to be written stays on its list.
+    pub async fn close(&self) {
+        self.writers.end().await;
+        self.fills.end().await;
+        self.uses.end().await;
+    }
+
+    /// What waits to be written to the slow store; `None` if puts are written through.
+    pub fn behind(&self) -> Option<BehindStatistics> {
+        self.behind.as_deref().map(Behind::statistics)
+    }
+
+    fn pass_uses_on(&self, found_in_fast: Vec<Digest>) {
+        let found = match &self.behind {
+            // The slow store will have it soon, and says nothing of use until then.
+            Some(behind) => found_in_fast
+                .into_iter()
+                .filter(|digest| !behind.holds(digest))
+                .collect(),
+            None => found_in_fast,
+        };
+        self.uses.tell(found, &self.fast, &self.slow, &self.spool);
+    }
+
+    async fn put_through(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
+        let mut outcomes = self.slow.put_many(blobs.clone()).await;
+        let (kept, stored): (Vec<usize>, Vec<Verified>) = blobs
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| outcomes[*place].is_ok())
+            .unzip();
+        self.uses.note(stored.iter().map(Verified::digest));
+        for (place, outcome) in kept.into_iter().zip(self.fast.put_many(stored).await) {
+            if let Err(error) = outcome {
+                outcomes[place] = self.without_fast(error);
+            }
+        }
+        outcomes
+    }
+
+    /// The slow store has the blob, so nothing is lost; but that the fast one is broken has to be seen.
+    fn without_fast(&self, error: Error) -> Result<()> {
+        match error.kind() {
+            ErrorKind::Exhausted | ErrorKind::Unavailable => {
+                tracing::warn!(%error, store = %self.fast, "a blob is in the slow store only");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Opens what the fast store does not have, or cannot read.
+    async fn get_from_slow(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
+        let resolved = range.resolve(digest)?;
+        if resolved == (0..digest.size_bytes())
+            && let Some(blob) = self.fills.get(digest, &self.fast, &self.slow, &self.spool).await?
+        {
+            return Ok(blob);
+        }
+        self.slow.get(digest, range).await
+    }
+
+    /// Reads small blobs that the fast store does not have, and keeps them there.
+    async fn get_many_from_slow(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        let read = self.slow.get_many(digests).await;
+        let checked = digests.iter().zip(&read).filter_map(|(digest, content)| {
+            let content = content.as_ref().ok()?;
+            Verified::check(*digest, content.clone()).ok()
+        });
+        let blobs: Vec<Verified> = checked.collect();
+        self.uses.note(blobs.iter().map(Verified::digest));
+        for outcome in self.fast.put_many(blobs).await {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a blob is not kept in the fast store");
+            }
+        }
+        read
+    }
+}
+
+impl Tiered<dyn LocalStore> {
+    /// Acknowledges puts when `fast` has them, and writes them to the slow store afterwards. What is still to be written is listed in the
+    /// file `list`, and is kept in `fast` until it is written: after a restart too, so `fast` has to be the same store then.
+    ///
+    /// # Errors
+    /// If the list cannot be read or written.
+    pub async fn write_behind(self, list: &Path, options: BehindOptions) -> Result<Self> {
+        let (fast, slow) = (self.fast.clone(), self.slow.clone());
+        let (behind, writers) = Behind::start(fast, slow, self.spool.clone(), list, options).await?;
+        Ok(Self {
+            behind: Some(behind),
+            writers,
+            ..self
+        })
+    }
+
+    /// Waits until all that was put so far is in the slow store.
+    pub async fn flush(&self) {
+        if let Some(behind) = &self.behind {
+            behind.flush().await;
+        }
+    }
+}
+
+/// Whether the slow store may do better.
+fn is_not_here(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss)
+}
+
+#[async_trait]
+impl<F: BlobStore + ?Sized> BlobStore for Tiered<F> {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        let not_in_fast = self.fast.find_missing(digests).await?;
+        let absent: rootcellar_digest::DigestSet = not_in_fast.iter().copied().collect();
+        self.pass_uses_on(
+            digests
+                .iter()
+                .copied()
+                .filter(|digest| !absent.contains(digest))
+                .collect(),
+        );
+        if not_in_fast.is_empty() {
+            return Ok(not_in_fast);
+        }
+        self.slow.find_missing(&not_in_fast).await
+    }
+
+    async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
+        match self.fast.get(digest, range).await {
+            Ok(blob) => {
+                self.pass_uses_on(vec![digest]);
+                Ok(blob)
+            }
+            Err(error) if is_not_here(&error) => self.get_from_slow(digest, range).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put(&self, blob: Verified) -> Result<()> {
+        match &self.behind {
+            Some(behind) => behind.put_many(vec![blob]).await.remove(0),
+            None => {
+                let digest = blob.digest();
+                self.slow.put(blob.clone()).await?;
+                self.uses.note([digest].into_iter());
+                self.fast.put(blob).await.or_else(|error| self.without_fast(error))
+            }
+        }
+    }
+
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        let mut outcomes = self.fast.get_many(digests).await;
+        let (mut here, mut places) = (Vec::new(), HashMap::new());
+        for (place, outcome) in outcomes.iter().enumerate() {
+            match outcome {
+                Err(error) if is_not_here(error) => places.entry(digests[place]).or_insert_with(Vec::new).push(place),
+                _ => here.push(digests[place]),
+            }
+        }
+        self.pass_uses_on(here);
+        if places.is_empty() {
+            return outcomes;
+        }
+        let wanted: Vec<Digest> = places.keys().copied().collect();
+        for (digest, outcome) in wanted.iter().zip(self.get_many_from_slow(&wanted).await) {
+            for place in &places[digest] {
+                outcomes[*place] = match &outcome {
+                    Ok(content) => Ok(content.clone()),
+                    Err(error) => Err(error.again()),
+                };
+            }
+        }
+        outcomes
+    }
+
+    async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
+        match &self.behind {
+            Some(behind) => behind.put_many(blobs).await,
+            None => self.put_through(blobs).await,
+        }
+    }
+
+    /// The fast store's, for what it lost. Of what lies in the slow one only nobody knows, so nothing is ever said to be kept.
+    fn mark(&self) -> Option<Mark> {
+        self.fast.mark()
+    }
+}
+
+impl<F: BlobStore + ?Sized> fmt::Display for Tiered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.behind.is_some() {
+            "write-behind"
+        } else {
+            "write-through"
+        };
+        write!(f, "tiered({}, {how} {})", self.fast, self.slow)
+    }
+}
+
+impl<F: BlobStore + ?Sized> fmt::Debug for Tiered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tiered")
+            .field("fast", &self.fast)
+            .field("slow", &self.slow)
+            .field("behind", &self.behind())
+            .finish_non_exhaustive()
+    }
+}

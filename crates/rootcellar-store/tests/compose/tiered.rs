@@ -1,0 +1,321 @@
+//! What a fast store in front of a slow one promises beyond the contract.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rootcellar_digest::{Digest, DigestFunction};
+use rootcellar_store::testing::{Faulty, ManualClock, Seeded};
+use rootcellar_store::{
+    BehindOptions, BehindStatistics, BlobStore, BlobStoreExt as _, ByteRange, DiskStore, ErrorKind, Leased,
+    LocalStore as _, MemoryStore, Observed, Operation, Tiered, TieredOptions, Verified,
+};
+
+use crate::ground::{Ground, memory};
+
+const LARGE: usize = 5_000_003;
+const FUNCTION: DigestFunction = DigestFunction::Sha256;
+
+fn blob(seed: u64, len: usize) -> Verified {
+    Seeded::new(seed).blob(FUNCTION, len)
+}
+
+async fn content(blob: &Verified) -> Bytes {
+    blob.open(ByteRange::ALL).unwrap().into_bytes().await.unwrap()
+}
+
+/// A disk in front of a store in memory that is watched.
+struct Tiers {
+    _ground: Ground,
+    fast: Arc<DiskStore>,
+    slow: Arc<Observed<MemoryStore>>,
+    tiered: Tiered,
+}
+
+impl Tiers {
+    async fn new() -> Self {
+        let ground = Ground::new();
+        let fast = ground.disk(1 << 30).await;
+        let slow = Arc::new(Observed::new(memory(1 << 30)));
+        let tiered = ground.tiered(fast.clone(), slow.clone());
+        Self {
+            _ground: ground,
+            fast,
+            slow,
+            tiered,
+        }
+    }
+
+    fn reads(&self) -> u64 {
+        let seen = self.slow.statistics();
+        seen.of(Operation::Get).calls + seen.of(Operation::GetMany).calls
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_blob_is_passed_on_and_the_whole_is_not_brought() {
+    let tiers = Tiers::new().await;
+    let blob = blob(1, LARGE);
+    tiers.slow.put(blob.clone()).await.unwrap();
+    let range = ByteRange {
+        offset: 1_000_000,
+        len: Some(5000),
+    };
+    let part = tiers
+        .tiered
+        .get(blob.digest(), range)
+        .await
+        .unwrap()
+        .into_bytes()
+        .await
+        .unwrap();
+    assert_eq!(part, content(&blob).await.slice(1_000_000..1_005_000));
+    assert_eq!(tiers.slow.statistics().of(Operation::Get).bytes, 5000);
+    assert!(!tiers.fast.contains(blob.digest()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_blob_is_brought_once_for_all_who_ask() {
+    let tiers = Tiers::new().await;
+    let blob = blob(2, LARGE);
+    tiers.slow.put(blob.clone()).await.unwrap();
+    let expected = content(&blob).await;
+    let readers = (0..20).map(|_| tiers.tiered.read(blob.digest(), 1 << 30));
+    for read in join_all(readers).await {
+        assert!(read.unwrap() == expected);
+    }
+    assert_eq!(tiers.reads(), 1);
+    assert!(tiers.fast.contains(blob.digest()).await.unwrap());
+    assert!(tiers.tiered.read(blob.digest(), 1 << 30).await.unwrap() == expected);
+    assert_eq!(tiers.reads(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_does_not_hold_up_the_others() {
+    let tiers = Tiers::new().await;
+    let blob = blob(3, LARGE);
+    tiers.slow.put(blob.clone()).await.unwrap();
+    let mut slow_reader = tiers
+        .tiered
+        .get(blob.digest(), ByteRange::ALL)
+        .await
+        .unwrap()
+        .into_stream();
+    let first = slow_reader.next().await.unwrap().unwrap();
+    let other = tiers.tiered.read(blob.digest(), 1 << 30).await.unwrap();
+    assert!(other == content(&blob).await);
+    let rest: Vec<Bytes> = slow_reader.try_collect().await.unwrap();
+    assert!([&first[..], &rest.concat()].concat() == other);
+    assert_eq!(tiers.reads(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_blobs_of_a_batch_are_brought_with_one_call() {
+    let tiers = Tiers::new().await;
+    let blobs: Vec<Verified> = (0..50).map(|n| blob(100 + n, 1000)).collect();
+    let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
+    tiers.slow.put_many(blobs).await;
+    for outcome in tiers.tiered.get_many(&digests).await {
+        outcome.unwrap();
+    }
+    assert_eq!(tiers.reads(), 1);
+    assert!(tiers.fast.find_missing(&digests).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_brings_what_is_missing() {
+    let tiers = Tiers::new().await;
+    let blobs = [blob(4, 100), blob(5, LARGE), blob(6, 70_000)];
+    let digests = blobs.each_ref().map(Verified::digest);
+    tiers.slow.put_many(blobs.to_vec()).await;
+    let Leased::Held(_lease) = tiers.tiered.lease(&digests).await.unwrap() else {
+        panic!("all of them are in the slow store")
+    };
+    for digest in digests {
+        tiers.tiered.locate(digest).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_write_through_that_the_slow_store_refuses_is_refused() {
+    let ground = Ground::new();
+    let slow = Arc::new(Faulty::new(memory(1 << 30), 1, 0));
+    let tiered = ground.tiered(ground.disk(1 << 30).await, slow.clone());
+    let blob = blob(7, 1000);
+    slow.set_down(true);
+    assert_eq!(
+        tiered.put(blob.clone()).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert!(tiered.put_many(vec![blob.clone()]).await.remove(0).is_err());
+    slow.set_down(false);
+    assert!(
+        !tiered.contains(blob.digest()).await.unwrap(),
+        "a refused put is nowhere"
+    );
+    tiered.put(blob.clone()).await.unwrap();
+    assert!(slow.contains(blob.digest()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_used_in_the_fast_store_is_used_in_the_slow_one_now_and_then_and_brought_back_to_it() {
+    let ground = Ground::new();
+    let clock = Arc::new(ManualClock::default());
+    let (fast, slow) = (ground.disk(1 << 30).await, Arc::new(Observed::new(memory(1 << 30))));
+    let hour = Duration::from_hours(1);
+    let options = TieredOptions::default().with_tell_uses_after(hour);
+    let spool = ground.spool();
+    let tiered = Tiered::new(fast.clone(), slow.clone(), spool, &options, clock.clone());
+    let blob = blob(8, 1000);
+    // Only the fast store has it, as if the other one had let it go.
+    fast.put(blob.clone()).await.unwrap();
+    assert!(tiered.contains(blob.digest()).await.unwrap());
+    until(|| slow.statistics().of(Operation::PutMany).bytes == 1000).await;
+    let asked = || slow.statistics().of(Operation::FindMissing).calls;
+    let before = asked();
+    for _ in 0..10 {
+        tiered.read(blob.digest(), 1 << 20).await.unwrap();
+    }
+    assert_eq!(asked(), before, "it was told a moment ago");
+    clock.advance(hour);
+    tiered.read(blob.digest(), 1 << 20).await.unwrap();
+    until(|| asked() == before + 1).await;
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let begin = SystemTime::now();
+    while !is_so() {
+        assert!(
+            begin.elapsed().unwrap() < Duration::from_secs(20),
+            "it does not come to pass"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A disk that writes behind, to a store that may be down.
+struct Behind {
+    ground: Ground,
+    fast_dir: std::path::PathBuf,
+    list: std::path::PathBuf,
+    slow: Arc<Faulty<MemoryStore>>,
+}
+
+impl Behind {
+    fn new() -> Self {
+        let ground = Ground::new();
+        Self {
+            fast_dir: ground.path(),
+            list: ground.path(),
+            slow: Arc::new(Faulty::new(memory(1 << 30), 1, 0)),
+            ground,
+        }
+    }
+
+    async fn open(&self, options: BehindOptions) -> (Arc<DiskStore>, Tiered) {
+        let fast = self.ground.disk_at(self.fast_dir.clone(), 8 << 20).await;
+        let tiered = self.ground.tiered(fast.clone(), self.slow.clone());
+        (fast, tiered.write_behind(&self.list, options).await.unwrap())
+    }
+}
+
+fn depth(tiered: &Tiered) -> BehindStatistics {
+    tiered.behind().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_written_survives_the_process_and_the_pressure_on_the_fast_store() {
+    let behind = Behind::new();
+    behind.slow.set_down(true);
+    let blobs: Vec<Verified> = (0..20).map(|n| blob(200 + n, 100_000)).collect();
+    let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
+    let (fast, tiered) = behind.open(BehindOptions::default()).await;
+    for outcome in tiered.put_many(blobs).await {
+        outcome.unwrap();
+    }
+    assert_eq!((depth(&tiered).blobs, depth(&tiered).bytes), (20, 2_000_000));
+    end(tiered, fast).await;
+    let (fast, tiered) = behind.open(BehindOptions::default()).await;
+    assert_eq!(depth(&tiered).blobs, 20);
+    for n in 0..100 {
+        fast.put(blob(1000 + n, 100_000)).await.unwrap();
+    }
+    assert!(
+        fast.find_missing(&digests).await.unwrap().is_empty(),
+        "they are kept until they are written"
+    );
+    behind.slow.set_down(false);
+    tiered.flush().await;
+    assert!(behind.slow.find_missing(&digests).await.unwrap().is_empty());
+    let depth = depth(&tiered);
+    assert_eq!((depth.blobs, depth.bytes, depth.written, depth.lost), (0, 0, 20, 0));
+    end(tiered, fast).await;
+    let (_fast, tiered) = behind.open(BehindOptions::default()).await;
+    assert_eq!(self::depth(&tiered).blobs, 0, "it is not written again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_wait_when_too_much_waits_and_are_refused_in_the_end() {
+    let behind = Behind::new();
+    behind.slow.set_down(true);
+    let patience = Duration::from_millis(300);
+    let options = BehindOptions::default().with_bytes_max(1 << 20).with_patience(patience);
+    let (_fast, tiered) = behind.open(options).await;
+    for n in 0..10 {
+        tiered.put(blob(300 + n, 100_000)).await.unwrap();
+    }
+    let begin = SystemTime::now();
+    let error = tiered.put(blob(399, 100_000)).await.unwrap_err();
+    assert!(begin.elapsed().unwrap() >= patience);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("10 blobs"), "{error}");
+    assert_eq!(depth(&tiered).refused, 1);
+    // What waits already needs no room.
+    tiered.put(blob(300, 100_000)).await.unwrap();
+    let waiting = async { tiered.put(blob(398, 100_000)).await };
+    let back = async { behind.slow.set_down(false) };
+    let (put, ()) = tokio::join!(waiting, back);
+    put.unwrap();
+    tiered.flush().await;
+    assert!(depth(&tiered).failures > 0, "the failed attempts are counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_larger_than_what_may_wait_is_let_through_in_parts() {
+    let behind = Behind::new();
+    let options = BehindOptions::default().with_bytes_max(300_000).with_blobs_max(2);
+    let (_fast, tiered) = behind.open(options).await;
+    let mut blobs: Vec<Verified> = (0..20).map(|n| blob(500 + n, 100_000)).collect();
+    blobs.push(blob(599, 1_000_000));
+    let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
+    for outcome in tiered.put_many(blobs).await {
+        outcome.unwrap();
+    }
+    tiered.flush().await;
+    assert!(behind.slow.find_missing(&digests).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_the_fast_store_lost_is_given_up_aloud() {
+    let behind = Behind::new();
+    behind.slow.set_down(true);
+    let (fast, tiered) = behind.open(BehindOptions::default()).await;
+    tiered.put(blob(600, 1000)).await.unwrap();
+    end(tiered, fast).await;
+    remove_all(&behind.fast_dir);
+    let (_fast, tiered) = behind.open(BehindOptions::default()).await;
+    assert_eq!((depth(&tiered).blobs, depth(&tiered).lost), (0, 1));
+}
+
+/// Lets go of both, without writing anything.
+async fn end(tiered: Tiered, fast: Arc<DiskStore>) {
+    tiered.close().await;
+    drop((tiered, fast));
+}
+
+fn remove_all(dir: &Path) {
+    std::fs::remove_dir_all(dir).unwrap();
+}
