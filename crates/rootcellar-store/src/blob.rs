@@ -138,6 +138,11 @@ impl Blob {
         self.range.is_empty()
     }
 
+    /// Whether the bytes are in memory already.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.body, Body::Bytes(_))
+    }
+
     /// Collects the bytes. The caller has bounded the size.
     ///
     /// # Errors

@@ -17,6 +17,11 @@ pub(crate) fn checksum_with_seed(seed: u64, content: &[u8]) -> u32 {
     lower_half(XxHash3_64::oneshot_with_seed(seed, content))
 }
 
+/// All of the hash of bytes, mixed with a seed.
+pub(crate) fn hash_with_seed(seed: u64, content: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, content)
+}
+
 /// All of the hash, to make a seed of.
 pub(crate) fn seed_of(content: &[u8]) -> u64 {
     XxHash3_64::oneshot(content)
@@ -29,6 +34,11 @@ pub(crate) struct Checksummer(XxHash3_64);
 impl Checksummer {
     pub(crate) fn update(&mut self, piece: &[u8]) {
         self.0.write(piece);
+    }
+
+    /// All of the hash of what came so far.
+    pub(crate) fn hash(&self) -> u64 {
+        self.0.finish()
     }
 
     pub(crate) fn finish(&self) -> u32 {

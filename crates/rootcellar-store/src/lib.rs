@@ -14,6 +14,7 @@ mod disk_records;
 mod engine;
 mod error;
 mod fsck;
+mod inventory;
 pub mod io;
 pub mod layout;
 mod local;
@@ -31,12 +32,14 @@ pub use byte_counter::{ByteCounter, Share};
 pub use clock::{Clock, SystemClock};
 pub use compose::{
     BehindOptions, BehindStatistics, Checked, ExistenceCached, Limited, Limits, Observation, Observed, Operation,
-    PresenceOptions, Statistics, Tiered, TieredOptions,
+    PresenceOptions, Rebalanced, RecordShard, Shard, ShardStatistics, Sharded, ShardedOptions, ShardedRecords,
+    ShardedStatistics, Statistics, Tiered, TieredOptions,
 };
 pub use disk_records::{DiskRecords, RecordsOptions};
 pub use engine::{Counters, DiskOptions, DiskStatistics, DiskStore, Durability, Scrub, ScrubProgress, WhenFull};
 pub use error::{Error, ErrorKind, Result};
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, fsck};
+pub use inventory::Inventory;
 pub use local::{Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, SeeLocation, Shortage};
 pub use memory::{MemoryRecords, MemoryStore};
 pub use records::{Record, RecordKind, Records};

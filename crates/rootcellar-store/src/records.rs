@@ -48,7 +48,8 @@ pub(crate) fn charge_bytes(key: &[u8], value_bytes: u64) -> u64 {
 ///
 /// 1. **Last write wins.** A `get` that begins after a `put` returned sees that value or a later one.
 /// 2. **Expired is absent**, by the clock that the implementation was given.
-/// 3. **Bounded.** When the bound is reached, the records used longest ago go first.
+/// 3. **Bounded.** When the bound is reached, the records used longest ago go first. A store that stands on another one, or on a service,
+///    leaves the bound to that.
 /// 4. **Whole or absent**, after a crash too: never a mixture of two values.
 #[async_trait]
 pub trait Records: fmt::Debug + fmt::Display + Send + Sync + 'static {

@@ -14,6 +14,7 @@ mod existence_cached;
 mod limited;
 mod observed;
 mod presence;
+mod sharded;
 mod tasks;
 mod tiered;
 mod transfer;
@@ -23,4 +24,7 @@ pub use self::existence_cached::ExistenceCached;
 pub use self::limited::{Limited, Limits};
 pub use self::observed::{Observation, Observed, Operation, Statistics};
 pub use self::presence::PresenceOptions;
+pub use self::sharded::{
+    Rebalanced, RecordShard, Shard, ShardStatistics, Sharded, ShardedOptions, ShardedRecords, ShardedStatistics,
+};
 pub use self::tiered::{BehindOptions, BehindStatistics, Tiered, TieredOptions};

@@ -46,6 +46,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rootcellar_digest::Digest;
 
 use self::core::Engine;
@@ -54,8 +55,8 @@ pub use self::options::{DiskOptions, Durability, Scrub, WhenFull};
 pub use self::statistics::{Counters, DiskStatistics, ScrubProgress};
 use crate::layout::StoreId;
 use crate::{
-    Blob, BlobStore, ByteRange, Clock, Kept, Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, Mark,
-    Result, SeeLocation, Spool, Verified,
+    Blob, BlobStore, ByteRange, Clock, Inventory, Kept, Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location,
+    Mark, Result, SeeLocation, Spool, Verified,
 };
 
 /// A [`LocalStore`] in a directory.
@@ -192,6 +193,19 @@ impl LocalStore for DiskStore {
 
     fn on_shortage(&self, holder: Weak<dyn LeaseHolder>) {
         self.engine.lease_holders().push(holder);
+    }
+}
+
+impl Inventory for DiskStore {
+    fn list(&self) -> BoxStream<'static, Result<Vec<Digest>>> {
+        let engine = self.engine.clone();
+        let shards: Vec<_> = engine.index.shards().collect();
+        let page = move |shard| {
+            let mut digests = Vec::new();
+            engine.index.scan_shard(shard, |seen| digests.push(seen.digest));
+            Ok(digests)
+        };
+        stream::iter(shards).map(page).boxed()
     }
 }
 

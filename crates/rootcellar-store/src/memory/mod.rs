@@ -9,12 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use lru::LruCache;
 use rootcellar_digest::Digest;
 
 pub use self::records::MemoryRecords;
 use crate::store::absent_once;
-use crate::{Blob, BlobStore, ByteRange, Content, Error, ErrorKind, Result, Verified};
+use crate::{Blob, BlobStore, ByteRange, Content, Error, ErrorKind, Inventory, Result, Verified};
 
 /// A bounded [`BlobStore`] in memory. The blobs used longest ago make room for new ones.
 pub struct MemoryStore {
@@ -123,6 +124,13 @@ impl BlobStore for MemoryStore {
             outcomes.push(self.put(blob).await);
         }
         outcomes
+    }
+}
+
+impl Inventory for MemoryStore {
+    fn list(&self) -> BoxStream<'static, Result<Vec<Digest>>> {
+        let digests: Vec<Digest> = self.contents().blobs.iter().map(|(digest, _)| *digest).collect();
+        stream::iter([Ok(digests)]).boxed()
     }
 }
 

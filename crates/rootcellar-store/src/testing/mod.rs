@@ -38,7 +38,7 @@ pub use self::faulty::{Faulty, StoreFault};
 pub use self::local_store::check_local_store;
 pub use self::persistent::Persistent;
 pub use self::power_cut::{Lanes, check_power_cuts, check_power_cuts_on};
-pub use self::records::check_records;
+pub use self::records::{check_records, check_unbounded_records};
 pub use self::seeded::Seeded;
 pub use self::simulated_disk::{Fault, Loss, SimulatedDisk};
 pub use self::skip::skip;

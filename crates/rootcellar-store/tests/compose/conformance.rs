@@ -2,11 +2,12 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rootcellar_store::testing::{check_blob_store, check_local_store};
+use rootcellar_store::testing::{check_blob_store, check_local_store, check_unbounded_records};
 use rootcellar_store::{
-    BehindOptions, BlobStore, Checked, ExistenceCached, Limited, Limits, Observed, PresenceOptions, SystemClock,
-    Tiered, TieredOptions,
+    BehindOptions, BlobStore, Checked, ExistenceCached, Limited, Limits, MemoryRecords, Observed, PresenceOptions,
+    RecordShard, Shard, Sharded, ShardedOptions, ShardedRecords, SystemClock, Tiered, TieredOptions,
 };
 
 use crate::ground::{Ground, memory, persistent};
@@ -77,6 +78,73 @@ async fn a_store_that_writes_behind_is_a_store() {
         Arc::new(tiered.write_behind(&ground.path(), options).await.unwrap()) as _
     })
     .await;
+}
+
+fn sharded(ground: &Ground, stores: [Arc<dyn BlobStore>; 3], replicas: usize) -> Sharded {
+    let shards = stores.into_iter().enumerate().map(|(number, store)| Shard {
+        name: number.to_string(),
+        weight: 1.0,
+        store,
+        inventory: None,
+    });
+    let options = ShardedOptions::default().with_replicas(replicas);
+    Sharded::new(shards.collect(), ground.spool(), options).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sharded_store_is_a_store() {
+    let ground = Ground::new();
+    for replicas in 1..=3 {
+        check_blob_store(async |bytes_max| {
+            let stores = [(); 3].map(|()| memory(bytes_max) as _);
+            Arc::new(sharded(&ground, stores, replicas)) as _
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_shards_reach_nobody_as_content() {
+    let ground = Ground::new();
+    check_blob_store(async |bytes_max| {
+        let stores = [(); 3].map(|()| ground.unreliable(bytes_max));
+        persistent(sharded(&ground, stores, 1))
+    })
+    .await;
+    // One of them fails; nobody has to try again.
+    check_blob_store(async |bytes_max| {
+        let stores = [ground.unreliable(bytes_max), memory(bytes_max), memory(bytes_max)];
+        Arc::new(sharded(&ground, stores, 2)) as _
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_composition_of_everything_is_a_store() {
+    let ground = Ground::new();
+    check_blob_store(async |bytes_max| {
+        let stores = [(); 3].map(|()| Arc::new(Observed::new(ground.unreliable(SLOW_BYTES))) as _);
+        let slow = Limited::new(Arc::new(sharded(&ground, stores, 2)), Limits::default());
+        let slow = ExistenceCached::new(Arc::new(slow), PresenceOptions::default(), Arc::new(SystemClock));
+        persistent(ground.tiered(ground.disk(bytes_max).await, Arc::new(slow)))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharded_records_are_records() {
+    for replicas in 1..=3 {
+        check_unbounded_records(async |bytes_max, clock| {
+            let shards = (0..3).map(|number| RecordShard {
+                name: number.to_string(),
+                weight: 1.0,
+                records: Arc::new(MemoryRecords::new(bytes_max, clock.clone())),
+            });
+            let patience = Duration::from_secs(10);
+            Arc::new(ShardedRecords::new(shards.collect(), replicas, patience, Arc::new(SystemClock)).unwrap()) as _
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

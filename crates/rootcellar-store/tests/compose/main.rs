@@ -4,4 +4,5 @@
 
 mod conformance;
 mod ground;
+mod sharded;
 mod tiered;

@@ -1,0 +1,258 @@
+//! Reads that go on with another shard when one fails.
+//!
+//! Of a whole blob, the other shard reads the whole of it again and hands out what was not handed out yet: so it checks all it reads as it
+//! always does. That what was handed out before belongs to the same blob is seen by a checksum of both. A part of a blob goes on where it
+//! broke off.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use futures_util::future::join_all;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use rootcellar_digest::Digest;
+
+use super::Inner;
+use super::shard::patience_for;
+use crate::checksum::Checksummer;
+use crate::{Blob, ByteRange, Error, ErrorKind, Result};
+
+/// The shards that are still to be asked for a blob, and what those said that were.
+struct Search {
+    digest: Digest,
+    left: VecDeque<usize>,
+    /// Shards to ask when those are through, if none of them has the blob.
+    further: Vec<usize>,
+    /// Shards that should have it, and said that they have not, or not the right one.
+    lacking: Vec<usize>,
+    error: Option<Error>,
+}
+
+impl Search {
+    fn note(&mut self, shard: usize, error: Error) {
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) {
+            self.lacking.push(shard);
+        }
+        // That nobody has it is only said if everybody said so.
+        if self
+            .error
+            .as_ref()
+            .is_none_or(|error| error.kind() == ErrorKind::NotFound)
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        if self.left.is_empty() {
+            self.left = std::mem::take(&mut self.further).into();
+        }
+        self.left.pop_front()
+    }
+
+    fn fail(&mut self) -> Error {
+        let none = || Error::new(ErrorKind::Unavailable, "get", "no shard is left to be asked").on(self.digest);
+        self.error.take().unwrap_or_else(none)
+    }
+}
+
+impl Inner {
+    /// Where to look for a blob: its own shards, those first that did not just fail.
+    fn search(&self, digest: Digest, without: Option<usize>) -> Search {
+        let mut own = self.replicas(&digest);
+        own.sort_by_key(|shard| self.shards[*shard].is_down());
+        let keep = |shard: &usize| Some(*shard) != without;
+        Search {
+            left: own.into_iter().filter(keep).collect(),
+            further: self.further(&digest).into_iter().filter(keep).collect(),
+            lacking: Vec::new(),
+            error: None,
+            digest,
+        }
+    }
+
+    /// Opens a blob, not on the shard `without`.
+    pub(super) async fn get(self: Arc<Self>, digest: Digest, range: ByteRange, without: Option<usize>) -> Result<Blob> {
+        let range = range.resolve(digest)?;
+        let mut search = self.search(digest, without);
+        let blob = self.open_next(&mut search, range.clone()).await?;
+        if blob.is_in_memory() {
+            return Ok(blob);
+        }
+        let read = Read {
+            is_whole: range == (0..digest.size_bytes()),
+            pieces: blob.into_stream(),
+            at: range.start,
+            handed_out: Checksummer::default(),
+            range: range.clone(),
+            sharded: self,
+            search,
+        };
+        let pieces = stream::try_unfold(read, |mut read| async move {
+            let piece = read.piece().await?;
+            Ok(piece.map(|piece| (piece, read)))
+        });
+        Ok(Blob::from_stream(digest, range, pieces.boxed()))
+    }
+
+    /// Opens a blob on the next shard that has it.
+    async fn open_next(&self, search: &mut Search, range: Range<u64>) -> Result<Blob> {
+        let asked = ByteRange {
+            offset: range.start,
+            len: Some(range.end - range.start),
+        };
+        while let Some(number) = search.next() {
+            let shard = &self.shards[number];
+            let open = shard.store().get(search.digest, asked);
+            match shard.call("get", self.options.patience, open).await {
+                Ok(blob) => {
+                    self.heal_what_lacks(search);
+                    return Ok(blob);
+                }
+                Err(error) => search.note(number, error),
+            }
+        }
+        Err(search.fail())
+    }
+
+    fn heal_what_lacks(&self, search: &mut Search) {
+        let own = self.replicas(&search.digest);
+        for shard in search.lacking.drain(..).filter(|shard| own.contains(shard)) {
+            self.heals.note(shard, search.digest, self.options.heals_max);
+        }
+    }
+
+    /// Reads small blobs, not on the shard `without`: each round asks each blob's next shard.
+    pub(super) async fn get_many(&self, digests: &[Digest], without: Option<usize>) -> Vec<Result<Bytes>> {
+        let mut searches: Vec<Search> = digests.iter().map(|digest| self.search(*digest, without)).collect();
+        let mut found: Vec<Option<Bytes>> = vec![None; digests.len()];
+        loop {
+            let mut questions: HashMap<usize, Vec<usize>> = HashMap::new();
+            for (place, search) in searches
+                .iter_mut()
+                .enumerate()
+                .filter(|(place, _)| found[*place].is_none())
+            {
+                if let Some(shard) = search.next() {
+                    questions.entry(shard).or_default().push(place);
+                }
+            }
+            if questions.is_empty() {
+                break;
+            }
+            let asked = questions.into_iter().map(async |(shard, places)| {
+                let wanted: Vec<Digest> = places.iter().map(|place| digests[*place]).collect();
+                (shard, places, self.read_from(shard, &wanted).await)
+            });
+            for (shard, places, outcomes) in join_all(asked).await {
+                for (place, outcome) in places.into_iter().zip(outcomes) {
+                    match outcome {
+                        Ok(content) => {
+                            self.heal_what_lacks(&mut searches[place]);
+                            found[place] = Some(content);
+                        }
+                        Err(error) => searches[place].note(shard, error),
+                    }
+                }
+            }
+        }
+        let outcomes = found.into_iter().zip(&mut searches);
+        outcomes
+            .map(|(content, search)| content.ok_or_else(|| search.fail()))
+            .collect()
+    }
+
+    async fn read_from(&self, number: usize, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        let shard = &self.shards[number];
+        let bytes = digests.iter().map(Digest::size_bytes).fold(0, u64::saturating_add);
+        let patience = patience_for(self.options.patience, bytes);
+        shard
+            .call_many("get", patience, digests, shard.store().get_many(digests))
+            .await
+    }
+}
+
+/// A read under way.
+struct Read {
+    sharded: Arc<Inner>,
+    search: Search,
+    is_whole: bool,
+    range: Range<u64>,
+    /// What was handed out so far ends here.
+    at: u64,
+    handed_out: Checksummer,
+    pieces: BoxStream<'static, Result<Bytes>>,
+}
+
+impl Read {
+    async fn piece(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let left = self.range.end - self.at;
+            match self.next().await {
+                Ok(Some(piece)) if piece.len() as u64 <= left => {
+                    self.at += piece.len() as u64;
+                    self.handed_out.update(&piece);
+                    return Ok(Some(piece));
+                }
+                Ok(None) if left == 0 => return Ok(None),
+                Ok(_) => {
+                    let reason = "a shard read another number of bytes than it should";
+                    let error = Error::new(ErrorKind::DataLoss, "get", reason).on(self.search.digest);
+                    self.go_on_elsewhere(error).await?;
+                }
+                Err(error) => self.go_on_elsewhere(error).await?,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        match tokio::time::timeout(self.sharded.options.patience, self.pieces.next()).await {
+            Ok(piece) => piece.transpose(),
+            Err(_) => {
+                let reason = "a shard stopped in the middle of a blob";
+                Err(Error::new(ErrorKind::Unavailable, "get", reason).on(self.search.digest))
+            }
+        }
+    }
+
+    /// Goes on with the next shard, if there is one; else with the error of the last one.
+    async fn go_on_elsewhere(&mut self, error: Error) -> Result<()> {
+        tracing::debug!(%error, at = self.at, "a read goes on with another shard");
+        let broken = error.again();
+        // Which shard it was is not known here, and it is asked the next time all the same.
+        self.search.error = Some(error);
+        let from = if self.is_whole { 0 } else { self.at };
+        let blob = self.sharded.open_next(&mut self.search, from..self.range.end).await;
+        let mut pieces = blob.map_err(|_| broken)?.into_stream();
+        if self.is_whole {
+            pieces = skip(self.search.digest, self.at, self.handed_out.hash(), pieces).await?;
+        }
+        self.pieces = pieces;
+        Ok(())
+    }
+}
+
+/// Skips the bytes that were handed out, which have this hash.
+async fn skip(
+    digest: Digest,
+    handed_out: u64,
+    hash: u64,
+    mut pieces: BoxStream<'static, Result<Bytes>>,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let (mut left, mut skipped, mut rest) = (handed_out, Checksummer::default(), Bytes::new());
+    while left > 0 {
+        let Some(piece) = pieces.next().await else { break };
+        rest = piece?;
+        let len = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        skipped.update(&rest[..len]);
+        rest.advance(len);
+        left -= len as u64;
+    }
+    if left > 0 || skipped.hash() != hash {
+        let reason = "what one shard sent first is not what another one has";
+        return Err(Error::new(ErrorKind::DataLoss, "get", reason).on(digest));
+    }
+    let rest = stream::iter((!rest.is_empty()).then_some(Ok(rest)));
+    Ok(rest.chain(pieces).boxed())
+}
