@@ -5,6 +5,8 @@
 //! [`Records`] keeps the small mutable things that point at blobs.
 
 mod blob;
+#[cfg(feature = "bucket")]
+pub mod bucket;
 mod budget;
 mod byte_counter;
 mod checksum;

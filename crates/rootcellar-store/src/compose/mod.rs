@@ -20,9 +20,13 @@ mod tiered;
 mod transfer;
 
 pub use self::checked::Checked;
+#[cfg(feature = "bucket")]
+pub(crate) use self::checked::check_blob;
 pub use self::existence_cached::ExistenceCached;
 pub use self::limited::{Limited, Limits};
 pub use self::observed::{Observation, Observed, Operation, Statistics};
+#[cfg(feature = "bucket")]
+pub(crate) use self::presence::Presence;
 pub use self::presence::PresenceOptions;
 pub use self::sharded::{
     Rebalanced, RecordShard, Shard, ShardStatistics, Sharded, ShardedOptions, ShardedRecords, ShardedStatistics,

@@ -108,7 +108,7 @@ fn one_at_least<T>(outcomes: Vec<Result<T>>) -> Result<()> {
     Err(last.unwrap_or_else(|| Error::new(ErrorKind::Internal, "record", "a record has a shard at least")))
 }
 
-fn stamped(record: Record, now: SystemTime) -> Record {
+fn stamped(record: &Record, now: SystemTime) -> Record {
     let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
     let stamp = u64::try_from(micros).unwrap_or(u64::MAX).to_le_bytes();
     Record {
@@ -164,7 +164,7 @@ impl Records for ShardedRecords {
     }
 
     async fn put(&self, kind: RecordKind, key: &[u8], record: Record) -> Result<()> {
-        let record = stamped(record, self.clock.now());
+        let record = stamped(&record, self.clock.now());
         let puts = self.shards_of(kind, key).map(async |shard| {
             let put = shard.records.put(kind, key, record.clone());
             self.call(shard, put).await
