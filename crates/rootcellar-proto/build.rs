@@ -11,7 +11,7 @@ use std::{env, fs};
 const PROTO_ROOT: &str = "../../proto";
 
 /// The files whose packages become modules; well-known types come from `prost-types`.
-const PROTO_FILES: [&str; 11] = [
+const PROTO_FILES: [&str; 12] = [
     "build/bazel/remote/asset/v1/remote_asset.proto",
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "build/bazel/remote/logstream/v1/remote_logstream.proto",
@@ -23,6 +23,7 @@ const PROTO_FILES: [&str; 11] = [
     "google/rpc/status.proto",
     "grpc/health/v1/health.proto",
     "rootcellar/execution/v1/resource_usage.proto",
+    "rootcellar/inventory/v1/inventory.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

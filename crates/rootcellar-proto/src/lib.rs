@@ -28,6 +28,8 @@ pub use packages::google::rpc;
 pub use packages::grpc::health::v1 as health;
 /// What this server tells about an action beyond the API (`rootcellar.execution.v1`).
 pub use packages::rootcellar::execution::v1 as usage;
+/// What this server holds (`rootcellar.inventory.v1`).
+pub use packages::rootcellar::inventory::v1 as inventory;
 
 /// The compiled `proto/` tree with its imports, an encoded `google.protobuf.FileDescriptorSet` for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor_set.bin"));

@@ -1,10 +1,13 @@
 //! A server's action cache.
 
+use std::fmt;
+
+use async_trait::async_trait;
 use rootcellar_digest::Digest;
 use rootcellar_proto::reapi::action_cache_client::ActionCacheClient;
 use rootcellar_proto::reapi::{ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use rootcellar_reapi::functions::{to_proto, value};
-use rootcellar_reapi::{ErrorKind, Result};
+use rootcellar_reapi::{ActionResults, ErrorKind, Result};
 use tonic::transport::Channel;
 
 use super::Connection;
@@ -60,5 +63,22 @@ impl ActionCache {
 
     fn client(&self) -> Client {
         ActionCacheClient::new(self.connection.channel())
+    }
+}
+
+#[async_trait]
+impl ActionResults for ActionCache {
+    async fn get(&self, action: Digest) -> Result<Option<ActionResult>> {
+        Self::get(self, action).await
+    }
+
+    async fn put(&self, action: Digest, result: ActionResult) -> Result<()> {
+        self.update(action, result).await.map(|_| ())
+    }
+}
+
+impl fmt::Display for ActionCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "remote action cache({})", self.connection)
     }
 }

@@ -4,11 +4,12 @@
 //! socket. What a server offers stands on that:
 //!
 //! ```text
-//!   Endpoint ── connect ──> Connection ──┬── Remote        its CAS, as a BlobStore like any other
-//!                                        ├── Executor      actions, run there
-//!                                        ├── ActionCache   results of actions
-//!                                        ├── Assets        names of blobs and directories
-//!                                        └── capabilities  what of that it offers
+//!   Endpoint ── connect ──> Connection ──┬── Remote         its CAS, as a BlobStore like any other
+//!                                        ├── Executor       actions, run there
+//!                                        ├── ActionCache    results of actions
+//!                                        ├── RemoteRecords  records, in its action cache
+//!                                        ├── Assets         names of blobs and directories
+//!                                        └── capabilities   what of that it offers
 //! ```
 //!
 //! A call that the server could not answer for the moment, or whose connection broke, is made again after a while, and not
@@ -20,6 +21,7 @@ mod connection;
 mod endpoint;
 mod executor;
 mod failure;
+mod records;
 mod remote;
 mod retry;
 
@@ -29,5 +31,6 @@ pub use self::connection::Connection;
 pub use self::endpoint::{Endpoint, Transport};
 pub use self::executor::{ExecuteOptions, Execution, Executor, Progress};
 pub use self::failure::check_status;
+pub use self::records::RemoteRecords;
 pub use self::remote::{Remote, RemoteLimits, Traffic};
 pub use self::retry::Retry;

@@ -13,6 +13,7 @@ mod connections;
 mod core;
 mod execution;
 mod health;
+mod inventory;
 mod limits;
 mod observe;
 mod serve;

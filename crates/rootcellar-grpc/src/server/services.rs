@@ -7,6 +7,7 @@ use rootcellar_proto::asset::fetch_server::{self, FetchServer};
 use rootcellar_proto::asset::push_server::{self, PushServer};
 use rootcellar_proto::bytestream::byte_stream_server::{self, ByteStreamServer};
 use rootcellar_proto::health::health_server::{self, HealthServer};
+use rootcellar_proto::inventory::inventory_server::{self, InventoryServer};
 use rootcellar_proto::longrunning::operations_server::{self, OperationsServer};
 use rootcellar_proto::reapi::action_cache_server::{self, ActionCacheServer};
 use rootcellar_proto::reapi::capabilities_server::{self, CapabilitiesServer};
@@ -14,7 +15,7 @@ use rootcellar_proto::reapi::content_addressable_storage_server::{self, ContentA
 use rootcellar_proto::reapi::execution_server::{self, ExecutionServer};
 use rootcellar_reapi::{ActionCache, AssetIndex, Functions};
 use rootcellar_scheduler::Dispatcher;
-use rootcellar_store::{BlobStore, Spool};
+use rootcellar_store::{BlobStore, Inventory, Spool};
 use tonic::service::Routes;
 use tonic_reflection::server::Builder as Reflection;
 
@@ -27,6 +28,7 @@ use super::capabilities::{CapabilitiesService, Offers};
 use super::cas::CasService;
 use super::core::Core;
 use super::execution::{ExecutionOptions, ExecutionService, Executor, OperationsService};
+use super::inventory::InventoryService;
 use super::limits::Limits;
 
 /// The services of a server, before they are served: the CAS, and beside it what it is given.
@@ -39,6 +41,7 @@ pub struct Services {
     action_cache: Option<ActionCache>,
     takes_results: bool,
     assets: Option<AssetIndex>,
+    inventory: Option<Arc<dyn Inventory>>,
     execution: Option<(Dispatcher, ExecutionOptions)>,
 }
 
@@ -62,6 +65,7 @@ impl Services {
             action_cache: None,
             takes_results: false,
             assets: None,
+            inventory: None,
             execution: None,
         }
     }
@@ -87,6 +91,15 @@ impl Services {
     pub fn with_assets(self, assets: AssetIndex) -> Self {
         Self {
             assets: Some(assets),
+            ..self
+        }
+    }
+
+    /// Tells every client what is in the store, for whoever moves it. Whoever knows the digest of a blob can read it.
+    #[must_use]
+    pub fn with_inventory(self, inventory: Arc<dyn Inventory>) -> Self {
+        Self {
+            inventory: Some(inventory),
             ..self
         }
     }
@@ -119,6 +132,9 @@ impl Services {
         }
         if let Some(assets) = self.assets {
             offered.add_assets(&AssetService::new(core.clone(), assets));
+        }
+        if let Some(inventory) = self.inventory {
+            offered.add_inventory(InventoryService::new(core.clone(), inventory));
         }
         if let Some((dispatcher, options)) = self.execution {
             offered.add_execution(Arc::new(Executor::new(core, dispatcher, self.action_cache, options)));
@@ -175,6 +191,12 @@ impl Offered {
         self.names
             .extend([fetch_server::SERVICE_NAME, push_server::SERVICE_NAME]);
         self.routes = std::mem::take(&mut self.routes).add_service(fetch).add_service(push);
+    }
+
+    fn add_inventory(&mut self, service: InventoryService) {
+        let server = InventoryServer::new(service).max_decoding_message_size(self.message_bytes_max);
+        self.names.push(inventory_server::SERVICE_NAME);
+        self.routes = std::mem::take(&mut self.routes).add_service(server);
     }
 
     fn add_execution(&mut self, executor: Arc<Executor>) {

@@ -53,6 +53,17 @@ pub(crate) async fn own(bytes_max: u64, limits: Limits) -> Server {
     }
 }
 
+/// A server that tells what it holds, for as long as the test runs.
+pub(crate) async fn telling(store: Arc<MemoryStore>) -> SocketAddr {
+    let functions = Functions::new(DigestFunction::ALL.to_vec()).unwrap();
+    let spool = Spool::new("/nonexistent");
+    any(Services::new(store.clone(), spool, functions)
+        .with_inventory(store)
+        .build()
+        .routes)
+    .await
+}
+
 /// Serves `routes`, whatever they are, for as long as the test runs.
 pub(crate) async fn any(routes: Routes) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

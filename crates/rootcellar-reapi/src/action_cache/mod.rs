@@ -11,6 +11,7 @@ mod entry;
 mod kept;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ use tokio::task::JoinSet;
 
 use self::entry::Entry;
 use self::kept::{KeptResults, Known};
+pub use self::upstream::ActionResults;
+use self::upstream::Upstream;
 use crate::action::{ActionLimits, LoadedAction, read_action};
 use crate::closure::{self, ClosureLimits};
 use crate::spilled_records::SpilledRecords;
@@ -63,6 +66,8 @@ pub struct ActionCache {
     entries: SpilledRecords,
     store: Arc<dyn BlobStore>,
     kept: Arc<KeptResults>,
+    /// Whose results these are, if not this cache's own.
+    upstream: Option<Arc<Upstream>>,
     /// Owns the tasks that use closures again: one for each result at the most.
     renewals: Arc<Mutex<JoinSet<()>>>,
     options: ActionCacheOptions,
@@ -80,8 +85,18 @@ impl ActionCache {
             entries,
             store,
             kept: Arc::default(),
+            upstream: None,
             renewals: Arc::default(),
             options,
+        }
+    }
+
+    /// Keeps the results in `upstream`, and here only what makes them quick to check.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Arc<dyn ActionResults>) -> Self {
+        Self {
+            upstream: Some(Arc::new(Upstream::new(upstream))),
+            ..self
         }
     }
 
@@ -91,6 +106,37 @@ impl ActionCache {
     /// # Errors
     /// What the store or the records say if they cannot answer.
     pub async fn get(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
+        match &self.upstream {
+            Some(upstream) => self.get_upstream(upstream, action).await,
+            None => self.get_own(action).await,
+        }
+    }
+
+    async fn get_upstream(&self, upstream: &Upstream, action: Digest) -> Result<Option<reapi::ActionResult>> {
+        let Some(result) = upstream.results.get(action).await? else {
+            return Ok(None);
+        };
+        if upstream.is_noted(&action, &result)
+            && let Some(checked) = self.get_own(action).await?
+        {
+            return Ok(Some(checked));
+        }
+        let forbidden = self.forbids_caching(action).await?;
+        if forbidden == Some(true) {
+            return Ok(None);
+        }
+        match self.keep_own(action, result.clone(), forbidden.is_some()).await {
+            Ok(_) => upstream.note(action, &result),
+            Err(error) if !error.missing().is_empty() => {
+                tracing::debug!(%action, %error, "a result of the upstream cache is incomplete and is not served");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.about(&upstream.results)),
+        }
+        self.get_own(action).await
+    }
+
+    async fn get_own(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
         let key = digest_list::key(action);
         let Some(record) = self.entries.get_record(&key).await? else {
             return Ok(None);
@@ -194,6 +240,19 @@ impl ActionCache {
     async fn keep(
         &self,
         action: Digest,
+        result: reapi::ActionResult,
+        action_seen: bool,
+    ) -> Result<reapi::ActionResult> {
+        let kept = self.keep_own(action, result, action_seen).await?;
+        if let Some(upstream) = &self.upstream {
+            upstream.results.put(action, kept.clone()).await?;
+        }
+        Ok(kept)
+    }
+
+    async fn keep_own(
+        &self,
+        action: Digest,
         mut result: reapi::ActionResult,
         action_seen: bool,
     ) -> Result<reapi::ActionResult> {
@@ -242,6 +301,9 @@ fn name_a_worker(result: &mut reapi::ActionResult) {
 
 impl fmt::Display for ActionCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "action cache({}, {})", self.entries.records, self.store)
+        match &self.upstream {
+            Some(upstream) => write!(f, "action cache({}, {})", upstream.results, self.store),
+            None => write!(f, "action cache({}, {})", self.entries.records, self.store),
+        }
     }
 }

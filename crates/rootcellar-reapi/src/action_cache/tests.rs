@@ -423,3 +423,94 @@ async fn an_entry_has_no_end_of_its_own() {
     clock.advance(Duration::from_secs(10 * 365 * 86_400));
     assert!(cache.get(action_digest()).await.unwrap().is_some());
 }
+
+/// Results in memory, of another server as it were, which checks nothing.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    results: Mutex<std::collections::HashMap<Digest, reapi::ActionResult>>,
+    is_down: std::sync::atomic::AtomicBool,
+}
+
+impl Elsewhere {
+    fn answer(&self) -> Result<std::sync::MutexGuard<'_, std::collections::HashMap<Digest, reapi::ActionResult>>> {
+        match self.is_down.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unavailable, "down")),
+            false => Ok(self.results.lock().unwrap()),
+        }
+    }
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("elsewhere")
+    }
+}
+
+#[async_trait::async_trait]
+impl ActionResults for Elsewhere {
+    async fn get(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
+        Ok(self.answer()?.get(&action).cloned())
+    }
+
+    async fn put(&self, action: Digest, result: reapi::ActionResult) -> Result<()> {
+        self.answer()?.insert(action, result);
+        Ok(())
+    }
+}
+
+/// Two caches whose results are elsewhere, over one store.
+fn two_fronts() -> (Arc<Elsewhere>, Arc<ForgetfulStore>, [ActionCache; 2]) {
+    let (elsewhere, store) = (Arc::new(Elsewhere::default()), Arc::new(ForgetfulStore::new()));
+    let front = || {
+        let records = Arc::new(MemoryRecords::new(1 << 20, Arc::new(ManualClock::default())));
+        ActionCache::new(records, store.clone(), ActionCacheOptions::default()).with_upstream(elsewhere.clone())
+    };
+    (elsewhere.clone(), store.clone(), [front(), front()])
+}
+
+#[tokio::test]
+async fn what_one_front_end_puts_the_other_one_gets() {
+    let (_elsewhere, store, [one, other]) = two_fronts();
+    for count in [2, 3] {
+        let (result, _) = with_files(&store, count).await;
+        assert_eq!(one.put(action_digest(), result.clone()).await.unwrap(), result);
+        for _again in 0..2 {
+            assert_eq!(other.get(action_digest()).await.unwrap(), Some(result.clone()));
+            assert_eq!(one.get(action_digest()).await.unwrap(), Some(result.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_result_from_elsewhere_is_served_only_while_all_its_blobs_are_there() {
+    let (elsewhere, store, [one, _]) = two_fronts();
+    let (result, files) = with_files(&store, 3).await;
+    elsewhere.put(action_digest(), result.clone()).await.unwrap();
+    assert_eq!(one.get(action_digest()).await.unwrap(), Some(result.clone()));
+    store.forget(files[1]);
+    assert_eq!(one.get(action_digest()).await.unwrap(), None);
+    let (again, _) = with_files(&store, 3).await;
+    assert_eq!(one.get(action_digest()).await.unwrap(), Some(again));
+    let nowhere = Digest::of(FUNCTION, b"nobody has it");
+    elsewhere.put(action_digest(), with_stdout(nowhere)).await.unwrap();
+    assert_eq!(one.get(action_digest()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_elsewhere_is_an_error_and_what_is_gone_there_is_gone() {
+    let (elsewhere, _store, [one, _]) = two_fronts();
+    one.put(action_digest(), with_exit_code(3)).await.unwrap();
+    elsewhere.is_down.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(
+        one.get(action_digest()).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        one.put(action_digest(), with_exit_code(4)).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    elsewhere.is_down.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(one.get(action_digest()).await.unwrap(), Some(with_exit_code(3)));
+    elsewhere.results.lock().unwrap().clear();
+    assert_eq!(one.get(action_digest()).await.unwrap(), None);
+}

@@ -6,6 +6,7 @@
 
 mod batches;
 mod cas;
+mod inventory;
 mod read;
 mod write;
 
@@ -273,7 +274,7 @@ impl fmt::Display for Remote {
 }
 
 /// What a user of a store can do about an error of a server.
-fn kind(kind: reapi::ErrorKind) -> ErrorKind {
+pub(super) fn kind(kind: reapi::ErrorKind) -> ErrorKind {
     use reapi::ErrorKind as Api;
     match kind {
         Api::NotFound => ErrorKind::NotFound,
