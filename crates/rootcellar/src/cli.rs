@@ -41,6 +41,11 @@ pub(crate) enum Command {
     Tree(Tree),
     /// Runs a command on the server, in a sandbox whose filesystem root is a directory of yours.
     Exec(Exec),
+    /// Says what is wrong with a configuration file, and what it can hold.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Moves blobs to where they belong after the shards were changed.
+    Rebalance(Rebalance),
     /// Checks a store that no server uses: reads and hashes everything in it.
     Fsck(Fsck),
     /// Tells what of execution works on this machine, and what keeps the rest from it.
@@ -84,6 +89,36 @@ pub(crate) struct Doctor {
     /// The server's directory. Something is tried in it, and removed again.
     #[arg(long, value_name = "DIR", default_value = "rootcellar-data")]
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Reads a configuration file and says what is wrong with it, or what it makes.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Prints all settings with their defaults, as Markdown: the page docs/config.md.
+    Reference,
+    /// Prints a JSON schema of the file, for editors.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file is that of a front end, with the shards as they shall be. What it names as [storage.sharded] is looked through, shard by shard, and
+each blob is copied to those of its shards that lack it. Front ends may run meanwhile, with the old file or the new one, and it can be run
+again at any time. Nothing is removed: what a shard has and no longer should have goes when there is need of room.
+
+A shard that is a server has to be started with --inventory. To take one out of use, give it the weight 0, run this, and remove it then.
+
+Example:
+  rootcellar rebalance --config front.toml")]
+pub(crate) struct Rebalance {
+    /// The configuration of a front end.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -209,7 +244,8 @@ pub(crate) struct BenchLayouts {
     pub(crate) report: ReportFiles,
 }
 
-/// Options of the server. Each can stand in the configuration file too, spelled with underscores; an option here wins.
+/// Options of the server. Each can stand in the configuration file too, spelled with underscores, or in the environment; an option here
+/// wins.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
@@ -220,71 +256,59 @@ Examples:
   rootcellar serve --config rootcellar.toml --workers 16
       a configuration file, with one setting changed
 
-The configuration file holds the same settings:
-  listen = \"127.0.0.1:8980\"
-  dir = \"/srv/rootcellar\"
+The configuration file holds these settings and more: docs/config.md, or `rootcellar config reference`, has all of them.
+  listen = \"0.0.0.0:8980\"
   max_size = \"200GiB\"
-  digest_functions = [\"sha256\", \"blake3\"]
-  layout = \"hybrid\"              # or \"loose\", or \"packed\"; a store keeps the layout it was made with
-  durability = \"interval\"        # or \"always\", or \"none\": what a crash of the machine may take
-  sync_interval_ms = 1000        # for \"interval\": at most so much is lost
-  min_lifetime_seconds = 10800   # how long a blob stays after its last use
-  when_full = \"shorten\"          # or \"refuse\": what gives way when the store is full of younger blobs
-  scrub_rate = \"8MiB\"            # read in a second to find what has rotted; \"0\" reads nothing
-  default_timeout_seconds = 21600  # of actions that set none
-  max_timeout_seconds = 86400      # actions that ask for more are refused
-  stager = \"overlay\"             # or \"overlay-tmpfs\", or \"copy\"; without this line, the best that works here
-  action_disk = \"50GiB\"          # what an action may write to its root; without this line, as much as max_size
-  action_memory = \"8GiB\"         # of all its processes together; without this line, what there is
-  action_processes = 10000       # processes and threads
-  action_cpus = 2.0              # processors; without this line, what there is
-  abandon_after_seconds = 60       # actions whose client went away are cancelled after that
-
-  [platform]            # further properties that actions may ask of the workers here
-  pool = [\"default\", \"large\"]")]
+  [storage.tiered]               # a disk in front of a bucket; without this, a disk
+  fast.disk = {}
+  slow.bucket.url = \"s3://builds/cas\"")]
 pub(crate) struct Serve {
     /// The address and port to listen on [default: 127.0.0.1:8980].
     ///
     /// Execution lets every client that can reach this port run commands here, in sandboxes. So a port that other machines
     /// reach needs --insecure or --no-execution.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, env = "ROOTCELLAR_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 
     /// Where everything is stored [default: rootcellar-data].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "ROOTCELLAR_DIR", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
     /// How much may be stored, such as 50GiB; what was used longest ago goes first [default: 50GiB].
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, env = "ROOTCELLAR_MAX_SIZE", value_name = "SIZE")]
     pub(crate) max_size: Option<Size>,
 
     /// How a new store lays blobs out: a store that is there keeps its own [default: hybrid].
-    #[arg(long, value_name = "LAYOUT")]
+    #[arg(long, env = "ROOTCELLAR_LAYOUT", value_name = "LAYOUT")]
     pub(crate) layout: Option<Layout>,
 
     /// How many actions run at a time [default: one for each core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, env = "ROOTCELLAR_WORKERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
 
     /// A file with settings (TOML).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "ROOTCELLAR_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// Runs no actions: store, action cache and asset cache only.
-    #[arg(long)]
+    #[arg(long, env = "ROOTCELLAR_NO_EXECUTION")]
     pub(crate) no_execution: bool,
 
     /// Lets actions that ask for it (`network=on`) use the network of this machine, this server's own port included.
-    #[arg(long)]
+    #[arg(long, env = "ROOTCELLAR_ALLOW_NETWORK")]
     pub(crate) allow_network: bool,
 
     /// How input roots become directories [default: the best that works here, which `rootcellar doctor` tells].
-    #[arg(long, value_name = "STAGER")]
+    #[arg(long, env = "ROOTCELLAR_STAGER", value_name = "STAGER")]
     pub(crate) stager: Option<StagerKind>,
 
     /// Listens beyond this machine without authentication, with execution on.
-    #[arg(long)]
+    #[arg(long, env = "ROOTCELLAR_INSECURE")]
     pub(crate) insecure: bool,
+
+    /// Tells every client what is stored, for `rootcellar rebalance`: whoever knows the digest of a blob can read it.
+    #[arg(long, env = "ROOTCELLAR_INVENTORY")]
+    pub(crate) inventory: bool,
 }
 
 /// Which server, and how to talk to it.

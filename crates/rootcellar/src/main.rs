@@ -9,9 +9,11 @@ mod client;
 mod config;
 mod doctor;
 mod fsck;
+mod rebalance;
 mod serve;
 mod size;
 mod stagers;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,8 @@ fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
         cli::Command::Tree(options) => client::block_on(client::tree::run(options)),
         cli::Command::Exec(options) => client::block_on(client::exec::run(options)),
         cli::Command::Fsck(options) => fsck::run(&options),
+        cli::Command::Config(command) => config::command::run(&command),
+        cli::Command::Rebalance(options) => client::block_on(rebalance::run(options)),
         cli::Command::Doctor(options) => client::block_on(doctor::run(options)),
         cli::Command::Bench(cli::Bench::Layouts(options)) => bench::layouts(&options),
         cli::Command::Bench(cli::Bench::Actions(options)) => client::block_on(bench::actions(options)),

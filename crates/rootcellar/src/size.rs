@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A number of bytes, written with an optional unit: `50GiB`, `1TB`, `4096`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-pub(crate) struct Size(pub(crate) u64);
+pub(crate) struct Size(#[schemars(with = "String")] pub(crate) u64);
 
 const UNITS: [(&str, u64); 11] = [
     ("KiB", 1 << 10),

@@ -16,7 +16,7 @@ use rootcellar_store::LocalStore;
 use rootcellar_worker::Slot;
 use rootcellar_worker::sandbox::{Identity, MOUNT_POINTS, Sandbox};
 
-use crate::config::{Config, StagerKind};
+use crate::config::StagerKind;
 
 /// Where roots are staged: in the server's directory, on the filesystem of the store.
 pub(crate) fn dir(server_dir: &Path) -> PathBuf {
@@ -26,21 +26,21 @@ pub(crate) fn dir(server_dir: &Path) -> PathBuf {
 /// Stagers that mount, the best first.
 pub(crate) const MOUNTING: [StagerKind; 2] = [StagerKind::Overlay, StagerKind::OverlayTmpfs];
 
-/// Opens the stager that the configuration names, or the best that works.
+/// Opens the stager that was asked for, or the best that works, in `dir`.
 pub(crate) async fn open(
-    config: &Config,
+    kind: Option<StagerKind>,
+    dir: &Path,
     store: Arc<dyn LocalStore>,
     sandbox: &Sandbox,
 ) -> anyhow::Result<Arc<dyn Stager>> {
-    let dir = dir(&config.dir);
-    let kind = match config.stager {
+    let kind = match kind {
         Some(kind) => {
-            probe(kind, &dir, sandbox)
+            probe(kind, dir, sandbox)
                 .await
                 .with_context(|| format!("stager = {:?}", kind.name()))?;
             kind
         }
-        None => best(&dir, sandbox).await,
+        None => best(dir, sandbox).await,
     };
     let roots = StagerOptions {
         mount_points: MOUNT_POINTS,

@@ -20,13 +20,7 @@ impl fmt::Display for Banner<'_> {
         let Self { config, address, .. } = self;
         writeln!(f, "rootcellar {} is ready", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "  listens    {address} (gRPC, any instance name)")?;
-        writeln!(
-            f,
-            "  stores     {} in {}, at most {}",
-            self.store,
-            config.dir.display(),
-            config.max_size
-        )?;
+        writeln!(f, "  stores     {}", self.store)?;
         match self.stager {
             Some(stager) => {
                 writeln!(

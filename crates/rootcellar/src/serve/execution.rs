@@ -10,9 +10,10 @@ use rootcellar_worker::sandbox::Sandbox;
 use rootcellar_worker::{Cgroups, Controller, Runner, Workers};
 use tokio::task::JoinHandle;
 
-use super::{Storage, action_limits};
+use super::action_limits;
 use crate::config::Config;
 use crate::stagers;
+use crate::storage::Storage;
 
 /// Ids that an action can have inside its sandbox: those of 16 bits, which every program can hold. The last two mean "nobody"
 /// and "no id" to the kernel.
@@ -37,14 +38,16 @@ impl Execution {
         let dispatcher = Dispatcher::new(policy, Arc::new(MonotonicClock::start()));
         let sandbox = Sandbox::of_this_program();
         let cgroups = find_cgroups(config);
-        let stager = stagers::open(config, storage.blobs.clone(), &sandbox).await?;
+        let local = storage.local.clone().context("execution needs a disk")?;
+        let dir = stagers::dir(config.disk_dir.as_deref().unwrap_or(&config.dir));
+        let stager = stagers::open(config.stager, &dir, local.clone(), &sandbox).await?;
         let runner = Arc::new(Runner {
-            store: storage.blobs.clone(),
+            store: local.clone(),
             cache: storage.cache.clone(),
             stager: stager.clone(),
             sandbox,
             clock: storage.clock.clone(),
-            scratch_dir: stagers::dir(&config.dir),
+            scratch_dir: dir,
             action_limits: action_limits(config),
             cgroups,
         });

@@ -11,24 +11,19 @@ mod signals;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rootcellar_grpc::server::{ExecutionOptions, Served, Services, Transport};
 use rootcellar_reapi::{ActionCache, ActionCacheOptions, ActionLimits, AssetIndex, AssetOptions, Functions};
-use rootcellar_store::layout::kind_named;
-use rootcellar_store::{
-    ByteCounter, Clock, DiskOptions, DiskRecords, DiskStore, Durability, LocalStore as _, Records, RecordsOptions,
-    Scrub, SystemClock, WhenFull,
-};
 use tokio::net::TcpListener;
 
 use self::banner::Banner;
 use self::execution::Execution;
 use self::signals::Signals;
 use crate::cli;
-use crate::config::{self, Config};
+use crate::config::Config;
+use crate::storage::Storage;
 
 /// Threads that may block: for file I/O, hashing, staging and capture. A worker uses two at a time.
 const BLOCKING_THREADS_MAX: usize = 256;
@@ -52,7 +47,7 @@ pub(crate) fn run(options: &cli::Serve) -> anyhow::Result<ExitCode> {
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut signals = Signals::watch().context("watching for signals")?;
     raise_open_files_limit();
-    let storage = Storage::open(config).await?;
+    let storage = Storage::open(config, cache_options(config)).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {}", config.listen))?;
@@ -105,7 +100,7 @@ fn announce(config: &Config, address: SocketAddr, storage: &Storage, execution: 
     let banner = Banner {
         config,
         address,
-        store: &*storage.blobs,
+        store: &storage.blobs,
         stager,
     };
     let mut stdout = std::io::stdout().lock();
@@ -114,91 +109,25 @@ fn announce(config: &Config, address: SocketAddr, storage: &Storage, execution: 
     }
 }
 
-/// What the server keeps.
-pub(crate) struct Storage {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) blobs: Arc<DiskStore>,
-    pub(crate) records: Arc<DiskRecords>,
-    pub(crate) cache: Arc<ActionCache>,
-}
-
-impl Storage {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let opening = || format!("opening the store in {}", config.dir.display());
-        let others = ByteCounter::default();
-        let options = disk_options(config, others.clone()).with_context(opening)?;
-        let blobs = Arc::new(
-            DiskStore::open(&config.dir, options, clock.clone())
-                .await
-                .with_context(opening)?,
-        );
-        let options = RecordsOptions {
-            durability: records_durability(config.durability),
-            file_bytes: others,
-            ..RecordsOptions::default()
-        };
-        let records = Arc::new(
-            DiskRecords::open(config.dir.join("records.redb"), options, clock.clone())
-                .await
-                .with_context(opening)?,
-        );
-        let cache = Arc::new(ActionCache::new(records.clone(), blobs.clone(), cache_options(config)));
-        Ok(Self {
-            clock,
-            blobs,
-            records,
-            cache,
-        })
-    }
-
-    async fn close(&self) -> anyhow::Result<()> {
-        self.records.close().await.context("closing the records")?;
-        self.blobs.close().await.context("closing the store")
-    }
-}
-
-/// What the configuration says of the store. A store that is there keeps its layout, unless another one is asked for by name.
-fn disk_options(config: &Config, others: ByteCounter) -> anyhow::Result<DiskOptions> {
-    let defaults = DiskOptions::default();
-    let layout = match config.layout {
-        Some(layout) => layout.name().to_owned(),
-        None => DiskStore::layout_of(&config.dir)?.unwrap_or_else(|| defaults.layout.name().to_owned()),
-    };
-    let unknown = || format!("it has the layout {layout:?}, which this program does not know");
-    Ok(DiskOptions {
-        layout: kind_named(&layout).with_context(unknown)?,
-        bytes_max: config.max_size.0,
-        durability: match config.durability {
-            config::Durability::Always => Durability::Always,
-            config::Durability::Interval => Durability::Interval(config.sync_interval),
-            config::Durability::None => Durability::None,
-        },
-        min_lifetime: config.min_lifetime,
-        when_full: match config.when_full {
-            config::WhenFull::Shorten => WhenFull::Shorten,
-            config::WhenFull::Refuse => WhenFull::Refuse,
-        },
-        scrub: (config.scrub_rate.0 > 0).then(|| Scrub {
-            bytes_per_second: config.scrub_rate.0,
-            ..Scrub::default()
-        }),
-        others,
-        ..defaults
-    })
-}
-
 fn services(config: &Config, storage: &Storage, execution: Option<&Execution>) -> anyhow::Result<Services> {
     let functions = Functions::new(config.digest_functions.clone())?;
-    let records: Arc<dyn Records> = storage.records.clone();
     let options = AssetOptions {
         functions: functions.clone(),
         ..AssetOptions::default()
     };
-    let assets = AssetIndex::new(records, storage.blobs.clone(), storage.clock.clone(), options);
-    let mut services = Services::new(storage.blobs.clone(), storage.blobs.spool().clone(), functions)
+    let assets = AssetIndex::new(
+        storage.records.clone(),
+        storage.blobs.clone(),
+        storage.clock.clone(),
+        options,
+    );
+    let mut services = Services::new(storage.blobs.clone(), storage.spool.clone(), functions)
         .with_action_cache(ActionCache::clone(&storage.cache), true)
         .with_assets(assets);
+    if config.inventory {
+        let inventory = storage.inventory.clone();
+        services = services.with_inventory(inventory.context("inventory: this storage cannot tell what it holds")?);
+    }
     if let Some(execution) = execution {
         let mut options = ExecutionOptions::default();
         options.actions = action_limits(config);
@@ -220,14 +149,5 @@ fn action_limits(config: &Config) -> ActionLimits {
         timeout_default: Some(config.default_timeout),
         timeout_max: Some(config.max_timeout),
         ..ActionLimits::default()
-    }
-}
-
-/// Records that are not synced are lost with the process, not only with the machine: the database keeps them in memory. There is
-/// one for each action and not one for each file, so the disk is waited for unless nothing at all was promised.
-fn records_durability(configured: config::Durability) -> Durability {
-    match configured {
-        config::Durability::Always | config::Durability::Interval => Durability::Always,
-        config::Durability::None => Durability::None,
     }
 }

@@ -1,39 +1,58 @@
-//! Settings of the server: defaults, then the file, then the command line.
+//! Settings of the server: defaults, then the file, then the environment and the command line.
+
+mod check;
+pub(crate) mod command;
+mod complaint;
+mod disk;
+mod file;
+mod reference;
+mod secret;
+pub(crate) mod storage;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rootcellar_digest::DigestFunction;
 use rootcellar_worker::ResourceLimits;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use self::disk::DiskSettings;
+use self::file::File;
+use self::storage::Storage;
 use crate::cli;
 use crate::size::Size;
 
 const DEFAULT_PORT: u16 = 8980;
-const DEFAULT_MAX_SIZE: Size = Size(50 << 30);
 /// Long enough for a browser or a kernel: clients that build those send no timeout of their own.
 const DEFAULT_TIMEOUT: Duration = Duration::from_hours(6);
 /// Clients whose stream broke come back within seconds; one that was killed never does.
 const DEFAULT_ABANDON_AFTER: Duration = Duration::from_secs(60);
-/// As much as a person repeats without noticing.
-const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Longer than clients trust what they were told at the begin of a build.
-const DEFAULT_MIN_LIFETIME: Duration = Duration::from_hours(3);
+/// Often enough to see what a build does, and seldom enough for a log of weeks.
+const DEFAULT_STATISTICS: Duration = Duration::from_secs(600);
 /// More than any build has at once, and far less than the machine can have.
 const DEFAULT_PROCESSES: u64 = 10_000;
-const DEFAULT_SCRUB_RATE: Size = Size(8 << 20);
 const DEFAULT_TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// All settings, decided.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    /// The server's own directory.
     pub(crate) dir: PathBuf,
-    pub(crate) max_size: Size,
+    /// The directory of the disk whose files are at hand, if there is one: input roots are staged there.
+    pub(crate) disk_dir: Option<PathBuf>,
+    /// What everything is stored in.
+    pub(crate) storage: Storage,
+    /// What holds for disks in it that do not say something else.
+    pub(crate) disk: DiskSettings,
+    /// Whether clients are told what is stored.
+    pub(crate) inventory: bool,
+    /// How often the log says what was asked of each store.
+    pub(crate) statistics: Option<Duration>,
     pub(crate) workers: usize,
     pub(crate) execution: bool,
     pub(crate) allow_network: bool,
@@ -42,14 +61,6 @@ pub(crate) struct Config {
     /// What each action may use.
     pub(crate) limits: ResourceLimits,
     pub(crate) digest_functions: Vec<DigestFunction>,
-    /// How a new store lays blobs out; `None` leaves it to the default. A store that is there keeps its own.
-    pub(crate) layout: Option<Layout>,
-    pub(crate) durability: Durability,
-    pub(crate) sync_interval: Duration,
-    pub(crate) min_lifetime: Duration,
-    pub(crate) when_full: WhenFull,
-    /// Bytes that the scrub reads in a second; zero is no scrub.
-    pub(crate) scrub_rate: Size,
     pub(crate) default_timeout: Duration,
     pub(crate) max_timeout: Duration,
     pub(crate) abandon_after: Duration,
@@ -57,16 +68,19 @@ pub(crate) struct Config {
 }
 
 /// When stored content survives a power cut. The store's documentation has the exact promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
+    /// Nothing that was acknowledged.
     Always,
+    /// What was put in the last moments.
     Interval,
+    /// What the kernel had not written by itself.
     None,
 }
 
 /// Where blobs lie in the store's directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layout {
     /// A file for each blob.
@@ -89,7 +103,7 @@ impl Layout {
 }
 
 /// How input roots become directories, the best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StagerKind {
     /// An image over the store's own files, mounted: a root of any size in a millisecond. As root.
@@ -114,69 +128,14 @@ impl StagerKind {
 }
 
 /// What gives way when blobs younger than the least lifetime fill the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WhenFull {
+    /// The time that blobs stay.
     Shorten,
+    /// Puts.
     Refuse,
 }
-
-/// What the file can hold. A field that is missing is decided by the default.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    listen: Option<SocketAddr>,
-    dir: Option<PathBuf>,
-    max_size: Option<Size>,
-    workers: Option<u32>,
-    execution: Option<bool>,
-    allow_network: Option<bool>,
-    stager: Option<StagerKind>,
-    action_disk: Option<Size>,
-    action_memory: Option<Size>,
-    action_processes: Option<u64>,
-    action_cpus: Option<f64>,
-    insecure: Option<bool>,
-    digest_functions: Option<Vec<String>>,
-    layout: Option<Layout>,
-    durability: Option<Durability>,
-    sync_interval_ms: Option<u64>,
-    min_lifetime_seconds: Option<u64>,
-    when_full: Option<WhenFull>,
-    scrub_rate: Option<Size>,
-    default_timeout_seconds: Option<u64>,
-    max_timeout_seconds: Option<u64>,
-    abandon_after_seconds: Option<u64>,
-    #[serde(default)]
-    platform: BTreeMap<String, Vec<String>>,
-}
-
-/// The fields of [`File`], for the suggestion when a key is misspelled.
-const KEYS: [&str; 23] = [
-    "listen",
-    "dir",
-    "max_size",
-    "workers",
-    "execution",
-    "allow_network",
-    "stager",
-    "action_disk",
-    "action_memory",
-    "action_processes",
-    "action_cpus",
-    "insecure",
-    "digest_functions",
-    "layout",
-    "durability",
-    "sync_interval_ms",
-    "min_lifetime_seconds",
-    "when_full",
-    "scrub_rate",
-    "default_timeout_seconds",
-    "max_timeout_seconds",
-    "abandon_after_seconds",
-    "platform",
-];
 
 impl Config {
     /// Decides every setting.
@@ -192,37 +151,36 @@ impl Config {
     }
 
     fn merge(options: &cli::Serve, file: File) -> anyhow::Result<Self> {
-        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
-        let max_size = options.max_size.or(file.max_size).unwrap_or(DEFAULT_MAX_SIZE);
-        let limits = limits(&file, max_size)?;
-        let seconds = |value: Option<u64>, default| value.map_or(default, Duration::from_secs);
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+        let disk = DiskSettings::at_the_top(options, &file)?;
+        let storage = file.storage.clone().unwrap_or_default();
+        let local = check::storage(&storage, &disk)?;
+        let execution = execution(options, &file, local.is_some())?;
+        let limits = limits(&file, local.as_ref().unwrap_or(&disk).max_size)?;
         Ok(Self {
-            listen: options.listen.or(file.listen).unwrap_or(local),
-            dir: options
-                .dir
-                .clone()
-                .or(file.dir)
-                .unwrap_or_else(|| PathBuf::from("rootcellar-data")),
-            max_size,
+            listen: options.listen.or(file.listen).unwrap_or(loopback),
+            dir: disk.dir.clone(),
+            disk_dir: local.map(|disk| disk.dir),
+            storage,
+            disk,
+            inventory: options.inventory || file.inventory.unwrap_or(false),
+            statistics: match file.statistics_seconds {
+                Some(0) => None,
+                seconds => Some(seconds_or(seconds, DEFAULT_STATISTICS)),
+            },
             workers: match options.workers.or(file.workers) {
                 Some(0) => bail!("workers: at least one is needed; execution = false runs none"),
                 Some(workers) => workers.try_into()?,
                 None => std::thread::available_parallelism().map_or(1, usize::from),
             },
-            execution: !options.no_execution && file.execution.unwrap_or(true),
+            execution,
             allow_network: options.allow_network || file.allow_network.unwrap_or(false),
             stager: options.stager.or(file.stager),
             limits,
             digest_functions: digest_functions(file.digest_functions)?,
-            layout: options.layout.or(file.layout),
-            durability: file.durability.unwrap_or(Durability::Interval),
-            sync_interval: sync_interval(file.sync_interval_ms)?,
-            min_lifetime: seconds(file.min_lifetime_seconds, DEFAULT_MIN_LIFETIME),
-            when_full: file.when_full.unwrap_or(WhenFull::Shorten),
-            scrub_rate: file.scrub_rate.unwrap_or(DEFAULT_SCRUB_RATE),
-            default_timeout: seconds(file.default_timeout_seconds, DEFAULT_TIMEOUT),
-            max_timeout: seconds(file.max_timeout_seconds, DEFAULT_TIMEOUT_MAX),
-            abandon_after: seconds(file.abandon_after_seconds, DEFAULT_ABANDON_AFTER),
+            default_timeout: seconds_or(file.default_timeout_seconds, DEFAULT_TIMEOUT),
+            max_timeout: seconds_or(file.max_timeout_seconds, DEFAULT_TIMEOUT_MAX),
+            abandon_after: seconds_or(file.abandon_after_seconds, DEFAULT_ABANDON_AFTER),
             platform: file.platform,
         })
     }
@@ -240,21 +198,6 @@ impl Config {
     }
 }
 
-impl File {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        Self::parse(&text).with_context(|| path.display().to_string())
-    }
-
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let table: toml::Table = toml::from_str(text)?;
-        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            bail!("there is no setting {key:?}; the nearest is {:?}", nearest(key));
-        }
-        Ok(toml::from_str(text)?)
-    }
-}
-
 /// Outputs that do not fit into the store are of no use: so much may be written unless something else is said.
 fn limits(file: &File, max_size: Size) -> anyhow::Result<ResourceLimits> {
     if file.action_cpus.is_some_and(|cpus| !(cpus.is_finite() && cpus > 0.0)) {
@@ -268,19 +211,21 @@ fn limits(file: &File, max_size: Size) -> anyhow::Result<ResourceLimits> {
     })
 }
 
-fn sync_interval(ms: Option<u64>) -> anyhow::Result<Duration> {
-    match ms {
-        Some(0) => bail!("sync_interval_ms: at least 1; durability = \"always\" syncs every put"),
-        Some(ms) => Ok(Duration::from_millis(ms)),
-        None => Ok(DEFAULT_SYNC_INTERVAL),
-    }
+fn seconds_or(seconds: Option<u64>, default: Duration) -> Duration {
+    seconds.map_or(default, Duration::from_secs)
 }
 
-fn nearest(key: &str) -> &'static str {
-    let similarity = |known: &&str| strsim::jaro_winkler(key, known);
-    KEYS.into_iter()
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
-        .expect("there are keys")
+/// Whether actions are executed. Input roots are staged over the files of a disk.
+fn execution(options: &cli::Serve, file: &File, has_disk: bool) -> anyhow::Result<bool> {
+    if options.no_execution {
+        return Ok(false);
+    }
+    if file.execution == Some(true) && !has_disk {
+        bail!(
+            "execution needs a disk: put one in front of the storage ([storage.tiered] with fast.disk), or say execution = false"
+        );
+    }
+    Ok(file.execution.unwrap_or(has_disk))
 }
 
 fn digest_functions(names: Option<Vec<String>>) -> anyhow::Result<Vec<DigestFunction>> {
@@ -302,6 +247,25 @@ fn digest_functions(names: Option<Vec<String>>) -> anyhow::Result<Vec<DigestFunc
 mod tests {
     use super::*;
 
+    fn merged(text: &str) -> anyhow::Result<Config> {
+        Config::merge(&cli::Serve::default(), File::parse(text).unwrap())
+    }
+
+    #[test]
+    fn actions_are_executed_where_there_is_a_disk() {
+        for (text, executes) in [
+            ("", true),
+            ("execution = false", false),
+            ("[storage.tiered]\nfast.disk = {}\nslow.memory.max_size = '1GiB'", true),
+            ("[storage.limited]\nstore.disk = {}", false),
+            ("[storage.remote]\nurl = 'http://x:1'", false),
+        ] {
+            assert_eq!(merged(text).unwrap().execution, executes, "{text}");
+        }
+        let error = merged("execution = true\n[storage.remote]\nurl = 'http://x:1'").unwrap_err();
+        assert!(error.to_string().contains("needs a disk"), "{error}");
+    }
+
     #[test]
     fn an_option_wins_over_the_file_and_the_file_over_the_default() {
         let file = File::parse("listen = '127.0.0.1:1'\nmax_size = '1GiB'\n").unwrap();
@@ -311,23 +275,9 @@ mod tests {
         };
         let config = Config::merge(&options, file).unwrap();
         assert_eq!(
-            (config.listen.port(), config.max_size, config.execution),
+            (config.listen.port(), config.disk.max_size, config.execution),
             (1, Size(7), true)
         );
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_and_the_nearest_suggested() {
-        let error = File::parse("max-sise = '1GiB'").unwrap_err().to_string();
-        assert!(error.contains("max-sise") && error.contains("\"max_size\""), "{error}");
-    }
-
-    #[test]
-    fn every_field_is_a_known_key() {
-        let error = toml::from_str::<File>("no_such_key = 1").unwrap_err().to_string();
-        let expected = error.split("expected one of").nth(1).expect("serde lists the fields");
-        let fields: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        assert_eq!(fields, KEYS);
     }
 
     #[test]

@@ -1,0 +1,186 @@
+//! The storage of the server, made of what the configuration says.
+//!
+//! ```text
+//!   configuration ── build ──> blobs      what the services serve
+//!                              local      the same, if its files are on this machine: what input roots are staged from
+//!                              records    of assets, and of action results unless another server keeps those
+//! ```
+
+#[cfg(feature = "bucket")]
+mod bucket;
+mod build;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rootcellar_reapi::{ActionCache, ActionCacheOptions};
+use rootcellar_store::io::{Disk as _, OsDisk};
+use rootcellar_store::{
+    BlobStore, Clock, DiskRecords, DiskStore, Inventory, LocalStore, MemoryRecords, Observed, Records, Sharded, Spool,
+    SystemClock, Tiered,
+};
+use tokio::task::JoinHandle;
+
+pub(crate) use self::build::build_sharded;
+use self::build::{Built, Node};
+use crate::config::Config;
+
+/// Notes on results that another server keeps, where there is no disk for them.
+const NOTES_BYTES_MAX: u64 = 64 << 20;
+
+/// What the server keeps.
+pub(crate) struct Storage {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) local: Option<Arc<dyn LocalStore>>,
+    pub(crate) inventory: Option<Arc<dyn Inventory>>,
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) cache: Arc<ActionCache>,
+    /// Where uploads go first.
+    pub(crate) spool: Spool,
+    closers: Vec<Closer>,
+    reporter: Option<JoinHandle<()>>,
+}
+
+impl Storage {
+    /// Opens all of it.
+    pub(crate) async fn open(config: &Config, cache_options: ActionCacheOptions) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let Built {
+            node,
+            spool,
+            mut closers,
+            observed,
+        } = build::build(config, &config.storage, clock.clone()).await?;
+        let Node {
+            store,
+            local,
+            inventory,
+            records,
+            notes,
+            upstream,
+        } = node;
+        let cache = match upstream {
+            None => ActionCache::new(records.clone(), store.clone(), cache_options),
+            Some(upstream) => {
+                let in_memory = || Arc::new(MemoryRecords::new(NOTES_BYTES_MAX, clock.clone())) as _;
+                let notes = notes.unwrap_or_else(in_memory);
+                ActionCache::new(notes, store.clone(), cache_options).with_upstream(upstream)
+            }
+        };
+        // What was opened last is closed first: it stands on the others.
+        closers.reverse();
+        Ok(Self {
+            reporter: config
+                .statistics
+                .map(|interval| tokio::spawn(report(observed, interval))),
+            clock,
+            blobs: store,
+            local,
+            inventory,
+            records,
+            cache: Arc::new(cache),
+            spool,
+            closers,
+        })
+    }
+
+    /// Closes all of it.
+    pub(crate) async fn close(&self) -> anyhow::Result<()> {
+        if let Some(reporter) = &self.reporter {
+            reporter.abort();
+        }
+        for closer in &self.closers {
+            closer.close().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Something that has to be ended in order.
+pub(crate) enum Closer {
+    Disk(Arc<DiskStore>),
+    Records(Arc<DiskRecords>),
+    Tiered(Arc<dyn EndTiered>),
+    Sharded(Arc<Sharded>),
+}
+
+/// A tiered store over whatever fast one.
+#[async_trait::async_trait]
+pub(crate) trait EndTiered: Send + Sync {
+    async fn end(&self);
+}
+
+#[async_trait::async_trait]
+impl<F: BlobStore + ?Sized> EndTiered for Tiered<F> {
+    async fn end(&self) {
+        if let Some(behind) = self.behind().filter(|behind| behind.blobs > 0) {
+            tracing::info!(
+                "{} blobs are still to be written to the slow store, after the next start",
+                behind.blobs
+            );
+        }
+        self.close().await;
+    }
+}
+
+impl Closer {
+    pub(crate) async fn close(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Disk(disk) => disk.close().await.with_context(|| format!("closing {disk}")),
+            Self::Records(records) => records.close().await.with_context(|| format!("closing {records}")),
+            Self::Tiered(tiered) => {
+                tiered.end().await;
+                Ok(())
+            }
+            Self::Sharded(sharded) => {
+                sharded.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is seen of a store, by its place in the configuration.
+pub(crate) enum Seen {
+    Store(Arc<Observed<dyn BlobStore>>),
+    #[cfg(feature = "bucket")]
+    Bucket(rootcellar_store::bucket::Bucket),
+    Tiered(Arc<Tiered>),
+    Sharded(Arc<Sharded>),
+}
+
+/// Writes into the log what was asked of each store, again and again.
+async fn report(observed: Vec<(String, Seen)>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        for (path, seen) in &observed {
+            match seen {
+                Seen::Store(store) => tracing::info!("{path}: {}", store.statistics()),
+                #[cfg(feature = "bucket")]
+                Seen::Bucket(bucket) => tracing::info!("{path}: requests to the service: {:?}", bucket.requests()),
+                Seen::Tiered(tiered) => {
+                    if let Some(behind) = tiered.behind() {
+                        tracing::info!("{path}: written behind: {behind:?}");
+                    }
+                }
+                Seen::Sharded(sharded) => tracing::info!("{path}: {:?}", sharded.statistics()),
+            }
+        }
+    }
+}
+
+/// A directory for uploads of a server without a disk of its own. What an earlier process left in it goes.
+fn spool_dir(dir: &Path) -> anyhow::Result<Spool> {
+    let spool = dir.join("tmp");
+    let prepare = || {
+        if spool.exists() {
+            std::fs::remove_dir_all(&spool)?;
+        }
+        OsDisk.make_dir(&spool)
+    };
+    prepare().with_context(|| spool.display().to_string())?;
+    Ok(Spool::new(spool))
+}
