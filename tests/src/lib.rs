@@ -14,6 +14,7 @@ mod command_line;
 mod host;
 mod project;
 mod requirement;
+pub mod s3;
 mod server;
 
 pub use buildstream::{BuildStream, Services};

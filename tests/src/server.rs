@@ -27,6 +27,10 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
     /// Whether the server runs as a user of no rights, where the test itself is root.
     pub as_nobody: bool,
+    /// The configuration file, if there is one.
+    pub config: Option<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// A server on a free port of the loopback interface, with a data directory that dies with it.
@@ -93,6 +97,11 @@ impl Server {
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.running.process_id()
+    }
+
+    /// Kills the server as a crash would. Its directory stays.
+    pub fn kill(&mut self) {
+        self.running.kill();
     }
 
     /// Stops the server with SIGTERM. Its directory stays.
@@ -176,7 +185,13 @@ fn spawn(program: &ServerProgram, options: &ServerOptions, directory: &Path, add
         .arg(address.to_string())
         .arg("--dir")
         .arg(&data);
+    if let Some(config) = &options.config {
+        let file = directory.join("config.toml");
+        fs::write(&file, config).expect("the test's directory is writable");
+        command.arg("--config").arg(file);
+    }
     command.args(&options.arguments).env(LEAK.0, LEAK.1);
+    command.envs(options.variables.iter().copied());
     Running::start(&mut command, &directory.join("log"))
 }
 

@@ -36,6 +36,7 @@ impl Farm {
         let options = ServerOptions {
             arguments: vec!["--config".to_owned(), file.to_str().unwrap().to_owned()],
             as_nobody,
+            ..ServerOptions::default()
         };
         let server = Server::start_with(&program, &options);
         let client = CommandLine::new(&program, &server);

@@ -1,40 +1,54 @@
-//! Serves a store in memory, or any other [`BlobStore`], from inside a program of one's own.
+//! Any `BlobStore` served in a tonic server that has other services too, and read from there.
 //!
-//! `cargo run -p rootcellar-grpc --example serve_any_store -- 127.0.0.1:8980`, then point a client of the Remote Execution API at
-//! it: it has a CAS, an action cache and assets, and forgets everything when it ends. With a shared runtime, TLS or other
-//! services beside these, add `served.routes` to a `tonic` server instead of calling [`serve`].
+//!     cargo run -p rootcellar-grpc --example serve_any_store
 
 #![allow(clippy::print_stdout, reason = "an example says what it does")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::error::Error;
 use std::sync::Arc;
 
-use rootcellar_grpc::server::{Services, Transport, serve};
-use rootcellar_reapi::{ActionCache, ActionCacheOptions, AssetIndex, AssetOptions, Functions};
-use rootcellar_store::{BlobStore, MemoryRecords, MemoryStore, Spool, SystemClock};
+use bytes::Bytes;
+use rootcellar_digest::DigestFunction;
+use rootcellar_grpc::client::{Endpoint, Remote};
+use rootcellar_grpc::server::Services;
+use rootcellar_reapi::{ActionCache, ActionCacheOptions, Functions};
+use rootcellar_store::{BlobStore, BlobStoreExt as _, MemoryRecords, MemoryStore, Observed, Spool, SystemClock};
 use tokio::net::TcpListener;
-
-const STORE_BYTES_MAX: u64 = 1 << 30;
-const RECORDS_BYTES_MAX: u64 = 64 << 20;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    let listener = TcpListener::bind(address).await?;
-    println!("serving on grpc://{}", listener.local_addr()?);
-
-    let store: Arc<dyn BlobStore> = Arc::new(MemoryStore::new(STORE_BYTES_MAX));
-    let clock = Arc::new(SystemClock);
-    let records = Arc::new(MemoryRecords::new(RECORDS_BYTES_MAX, clock.clone()));
-    let spool_dir = tempfile::tempdir()?;
-    let cache = ActionCache::new(records.clone(), store.clone(), ActionCacheOptions::default());
-    let assets = AssetIndex::new(records, store.clone(), clock, AssetOptions::default());
-
-    let served = Services::new(store, Spool::new(spool_dir.path()), Functions::default())
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The store: of this crate, made of others, or your own.
+    let store = Arc::new(Observed::new(Arc::new(MemoryStore::new(1 << 30))));
+    let blobs: Arc<dyn BlobStore> = store.clone();
+    let records = Arc::new(MemoryRecords::new(64 << 20, Arc::new(SystemClock)));
+    let cache = ActionCache::new(records, blobs.clone(), ActionCacheOptions::default());
+    let uploads = tempfile::tempdir()?;
+    let functions = Functions::new(vec![DigestFunction::Sha256, DigestFunction::Blake3])?;
+    let served = Services::new(blobs, Spool::new(uploads.path()), functions)
         .with_action_cache(cache, true)
-        .with_assets(assets)
         .build();
-    let forever = std::future::pending();
-    serve(listener, served.routes, served.health, Transport::default(), forever).await?;
+
+    // Your server: its own settings, its own layers, and other services beside these with `add_service`.
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let server = Server::builder().add_routes(served.routes);
+    let running = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+    // And a client of it, which is a `BlobStore` again.
+    let connection = Endpoint::parse(&format!("http://{address}"), "")?.connect().await?;
+    let remote = Remote::new(connection);
+    let digest = remote
+        .put_bytes(DigestFunction::Sha256, Bytes::from_static(b"hello\n"))
+        .await?;
+    assert_eq!(remote.read(digest, 1 << 20).await?, "hello\n");
+    println!("{remote} has {digest}; the store saw: {}", store.statistics());
+    running.abort();
     Ok(())
+}
+
+#[test]
+fn the_example_runs() {
+    main().unwrap();
 }

@@ -11,6 +11,7 @@
 
 mod checked;
 mod existence_cached;
+mod health;
 mod limited;
 mod observed;
 mod presence;

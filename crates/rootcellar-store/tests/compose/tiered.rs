@@ -258,6 +258,31 @@ async fn what_waits_to_be_written_survives_the_process_and_the_pressure_on_the_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_slow_store_is_down_what_is_not_known_is_missing_so_that_it_is_put() {
+    let behind = Behind::new();
+    let (_fast, tiered) = behind.open(BehindOptions::default()).await;
+    let (known, unknown) = (blob(700, 1000), blob(701, 1000));
+    behind.slow.put(unknown.clone()).await.unwrap();
+    behind.slow.set_down(true);
+    tiered.put(known.clone()).await.unwrap();
+    let asked = [known.digest(), unknown.digest()];
+    for _again in 0..2 {
+        assert_eq!(tiered.find_missing(&asked).await.unwrap(), [unknown.digest()]);
+    }
+    behind.slow.set_down(false);
+    tiered.flush().await;
+    // A call that was under way when it failed may have told so after another one that did not.
+    let begin = SystemTime::now();
+    while !tiered.find_missing(&asked).await.unwrap().is_empty() {
+        assert!(
+            begin.elapsed().unwrap() < Duration::from_secs(20),
+            "it is not asked again"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn puts_wait_when_too_much_waits_and_are_refused_in_the_end() {
     let behind = Behind::new();
     behind.slow.set_down(true);

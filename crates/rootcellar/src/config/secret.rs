@@ -20,6 +20,7 @@ pub(crate) enum Secret {
 
 impl Secret {
     /// Reads it.
+    #[cfg_attr(not(feature = "bucket"), expect(dead_code, reason = "only buckets have secrets"))]
     pub(crate) fn read(&self) -> anyhow::Result<String> {
         let secret = match self {
             Self::Env(name) => {

@@ -20,7 +20,7 @@ pub(crate) enum Storage {
     /// Memory of this process, gone with it.
     Memory(Memory),
     /// A bucket of an object store: S3 and what speaks its protocol, Google Cloud Storage, Azure, or a directory.
-    Bucket(Bucket),
+    Bucket(Box<Bucket>),
     /// Another server of the API.
     Remote(Remote),
     /// A fast store in front of a slow one.
@@ -67,6 +67,10 @@ pub(crate) struct Memory {
 /// so on, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` and so on), of a web identity, of the machine.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(
+    not(feature = "bucket"),
+    expect(dead_code, reason = "read, and refused where there are no buckets")
+)]
 pub(crate) struct Bucket {
     /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `file:///directory`. The prefix may be left out.
     pub(crate) url: String,

@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use rootcellar_store::bucket::{Bucket, BucketOptions};
-use rootcellar_store::{Clock, PresenceOptions};
+use rootcellar_store::{Clock, ErrorKind, PresenceOptions};
 
 use crate::config::storage;
 
@@ -30,7 +30,13 @@ pub(super) async fn open(settings: &storage::Bucket, clock: Arc<dyn Clock>) -> a
         other => bail!("url: there is no object store of the sort {other:?}"),
     };
     let bucket = Bucket::new(objects, prefix, options(settings), clock)?;
-    bucket.check().await.with_context(|| settings.url.clone())?;
+    match bucket.check().await {
+        // It may come back. Whoever asks for something it has hears of it.
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            tracing::warn!(%error, "the bucket is not to be had now");
+        }
+        checked => checked.with_context(|| settings.url.clone())?,
+    }
     Ok(bucket)
 }
 

@@ -34,11 +34,11 @@ impl Search {
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) {
             self.lacking.push(shard);
         }
-        // That nobody has it is only said if everybody said so.
+        // As for `find_missing`, what those say who answer counts.
         if self
             .error
             .as_ref()
-            .is_none_or(|error| error.kind() == ErrorKind::NotFound)
+            .is_none_or(|error| error.kind() == ErrorKind::Unavailable)
         {
             self.error = Some(error);
         }

@@ -1,17 +1,15 @@
 //! One of several stores, and whether it is worth asking.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rootcellar_digest::Digest;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use crate::compose::health::{Health, has_answered};
 use crate::{BlobStore, Error, ErrorKind, Inventory, Result};
 
-/// After a failure a shard is left alone for a while, which doubles with each further one.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A shard that moves fewer bytes in a second is as good as none.
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 
@@ -31,22 +29,14 @@ pub struct Shard {
 /// A shard, and how it was the last time.
 pub(super) struct Watched {
     pub(super) shard: Shard,
-    /// Guards what is known of it.
-    health: Mutex<Health>,
-}
-
-#[derive(Debug, Default)]
-struct Health {
-    failures: u32,
-    /// When it may be asked again, if it failed.
-    leave_alone_until: Option<Instant>,
+    health: Health,
 }
 
 impl Watched {
     pub(super) fn new(shard: Shard) -> Self {
         Self {
             shard,
-            health: Mutex::default(),
+            health: Health::default(),
         }
     }
 
@@ -56,30 +46,7 @@ impl Watched {
 
     /// Whether it failed a moment ago.
     pub(super) fn is_down(&self) -> bool {
-        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        health.leave_alone_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn note(&self, has_failed: bool) {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if !has_failed {
-            if health.failures > 0 {
-                tracing::info!(shard = %self, "a shard answers again");
-            }
-            *health = Health::default();
-            return;
-        }
-        let now = Instant::now();
-        if health.leave_alone_until.is_some_and(|until| now < until) {
-            // Calls that were under way when it failed say nothing new.
-            return;
-        }
-        if health.failures == 0 {
-            tracing::warn!(shard = %self, "a shard does not answer, and the others go on without it");
-        }
-        let pause = PAUSE_FIRST.saturating_mul(1 << health.failures.min(16)).min(PAUSE_MAX);
-        health.failures = health.failures.saturating_add(1);
-        health.leave_alone_until = Some(now + pause);
+        self.health.is_down()
     }
 
     fn late(&self, operation: &'static str, patience: Duration) -> Error {
@@ -98,7 +65,7 @@ impl Watched {
             Ok(outcome) => outcome,
             Err(_) => Err(self.late(operation, patience)),
         };
-        self.note(outcome.as_ref().is_err_and(is_absence));
+        self.health.note(self, has_answered(&outcome));
         outcome
     }
 
@@ -118,15 +85,10 @@ impl Watched {
                 .collect(),
         };
         if !outcomes.is_empty() {
-            self.note(outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(is_absence)));
+            self.health.note(self, outcomes.iter().any(has_answered));
         }
         outcomes
     }
-}
-
-/// Whether an error says that the shard is not there, rather than something about a blob.
-fn is_absence(error: &Error) -> bool {
-    error.kind() == ErrorKind::Unavailable
 }
 
 /// How long a call may take that moves bytes.

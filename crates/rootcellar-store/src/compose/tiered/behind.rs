@@ -21,6 +21,7 @@ use rootcellar_digest::{Digest, DigestMap, DigestSet};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::compose::health::{Health, has_answered};
 use crate::compose::tasks::Tasks;
 use crate::compose::transfer::{batches, fetch, verify};
 use crate::io::OsDisk;
@@ -130,6 +131,8 @@ pub(super) struct Behind {
     room_blobs: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     counters: Counters,
+    /// How the slow store was the last time.
+    health: Health,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +210,7 @@ impl Behind {
             work: Notify::new(),
             idle: Notify::new(),
             counters: Counters::default(),
+            health: Health::default(),
         });
         behind.resume().await?;
         let writers = Tasks::default();
@@ -282,6 +286,16 @@ impl Behind {
             refused: load(&self.counters.refused),
             lost: load(&self.counters.lost),
         }
+    }
+
+    /// Whether the slow store did not answer a moment ago.
+    pub(super) fn slow_is_down(&self) -> bool {
+        self.health.is_down()
+    }
+
+    /// Notes whether the slow store answered.
+    pub(super) fn note_slow<T>(&self, outcome: &Result<T>) {
+        self.health.note(&self.slow, has_answered(outcome));
     }
 
     /// Waits until nothing waits.
@@ -441,8 +455,9 @@ impl Behind {
     async fn write(&self, taken: Vec<Digest>) -> bool {
         let mut failed: DigestSet = taken.iter().copied().collect();
         let ended = self.write_missing(&taken, &mut failed).await;
+        self.note_slow(&ended);
         if let Err(error) = &ended {
-            tracing::warn!(%error, blobs = failed.len(), store = %self.slow, "blobs could not be written, and wait");
+            tracing::debug!(%error, blobs = failed.len(), store = %self.slow, "blobs could not be written, and wait");
         }
         if failed.is_empty() {
             if !self.queue().waiting.is_empty() {
@@ -495,8 +510,8 @@ impl Behind {
     }
 
     async fn written(&self, written: &[Digest], failed: &mut DigestSet) -> Result<()> {
-        self.done(written).await?;
         self.counters.written.fetch_add(written.len() as u64, Ordering::Relaxed);
+        self.done(written).await?;
         for digest in written {
             failed.remove(digest);
         }

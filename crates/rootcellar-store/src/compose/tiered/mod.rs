@@ -156,6 +156,22 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         }
     }
 
+    /// Where puts do not wait for the slow store, neither does the question what there is to put: what is not known is put again.
+    async fn find_missing_in_slow(&self, digests: Vec<Digest>) -> Result<Vec<Digest>> {
+        let Some(behind) = &self.behind else {
+            return self.slow.find_missing(&digests).await;
+        };
+        if behind.slow_is_down() {
+            return Ok(digests);
+        }
+        let answer = self.slow.find_missing(&digests).await;
+        behind.note_slow(&answer);
+        match answer {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(digests),
+            answer => answer,
+        }
+    }
+
     /// Opens what the fast store does not have, or cannot read.
     async fn get_from_slow(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
         let resolved = range.resolve(digest)?;
@@ -229,7 +245,7 @@ impl<F: BlobStore + ?Sized> BlobStore for Tiered<F> {
         if not_in_fast.is_empty() {
             return Ok(not_in_fast);
         }
-        self.slow.find_missing(&not_in_fast).await
+        self.find_missing_in_slow(not_in_fast).await
     }
 
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
