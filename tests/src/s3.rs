@@ -113,6 +113,8 @@ fn serve(directory: PathBuf, address: SocketAddr) -> (Runtime, SocketAddr) {
     runtime.spawn(async move {
         let http = Builder::new(TokioExecutor::new());
         while let Ok((socket, _)) = listener.accept().await {
+            // Small answers would wait for the client's delayed acknowledgement; if it cannot be set, they do.
+            socket.set_nodelay(true).ok();
             let connection = http
                 .serve_connection(TokioIo::new(socket), service.clone())
                 .into_owned();

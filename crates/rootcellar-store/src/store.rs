@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +33,9 @@ use rootcellar_digest::DigestSet;
 /// 11. **A blob being read stays readable** to the end of that read, though it may be evicted meanwhile.
 /// 12. **What is said to be kept is there.** If `has_kept(mark)` says so, then every blob that `find_missing` found after `mark` was
 ///     taken is present. So one question answers for any number of blobs; a store that keeps no order of uses never says so.
+/// 13. **What others found is there.** If `has_kept_since(digests, when)` says so, and they were all present at that time, found or put by
+///     whoever shares what the store stands on, then they are present. A store says so that has a promise of its service to lean on, and
+///     only of blobs of which it does not know better.
 #[async_trait]
 pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// The digests, of those given, that are not present.
@@ -54,6 +58,11 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Whether every blob that was used since `mark`, and was present then, is present still.
     fn has_kept(&self, _mark: Mark) -> Kept {
         Kept::Unknown
+    }
+
+    /// Whether those of these blobs that were present at `when` are present still, whoever found them.
+    fn has_kept_since(&self, _digests: &[Digest], _when: SystemTime) -> bool {
+        false
     }
 
     /// Stores several blobs, one outcome for each. On disk a batch is one commit, to a remote store one call.

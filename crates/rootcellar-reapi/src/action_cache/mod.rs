@@ -15,12 +15,13 @@ mod upstream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use prost::Message as _;
 use rootcellar_digest::Digest;
 use rootcellar_proto::reapi;
-use rootcellar_store::{BlobStore, RecordKind, Records};
+use rootcellar_store::{BlobStore, Clock, RecordKind, Records};
 use tokio::task::JoinSet;
 
 use self::entry::Entry;
@@ -66,6 +67,8 @@ pub struct ActionCache {
     entries: SpilledRecords,
     store: Arc<dyn BlobStore>,
     kept: Arc<KeptResults>,
+    /// Tells when a result was complete, for stores that rely on such a time.
+    clock: Option<Arc<dyn Clock>>,
     /// Whose results these are, if not this cache's own.
     upstream: Option<Arc<Upstream>>,
     /// Owns the tasks that use closures again: one for each result at the most.
@@ -85,9 +88,20 @@ impl ActionCache {
             entries,
             store,
             kept: Arc::default(),
+            clock: None,
             upstream: None,
             renewals: Arc::default(),
             options,
+        }
+    }
+
+    /// Notes with a result when it was complete. A store that keeps what was there for some time, such as a bucket, is then not asked about
+    /// the blobs of each result each time, by whichever server ([`BlobStore::has_kept_since`]).
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock: Some(clock),
+            ..self
         }
     }
 
@@ -178,12 +192,24 @@ impl ActionCache {
         if !entry.action_seen && self.forbids_caching(action).await? == Some(true) {
             return Ok(None);
         }
-        let mut needed = entry.closure;
+        let mut needed = entry.closure.clone();
         needed.extend(found.blob);
-        let mark = self.store.mark();
+        let is_relied_on = |when| self.store.has_kept_since(&needed, when);
+        if entry.complete_at.is_some_and(is_relied_on) {
+            return Ok(Some(entry.result));
+        }
+        let (mark, now) = (self.store.mark(), self.time_relied_on());
         if !closure::is_complete(&*self.store, &needed).await? {
             tracing::debug!(%action, "a cached result is incomplete and is not served");
             return Ok(None);
+        }
+        if now.is_some() {
+            let entry = Entry {
+                complete_at: now,
+                ..entry
+            };
+            self.write(action, &entry).await?;
+            return Ok(Some(entry.result));
         }
         if entry.action_seen {
             self.kept.remember(action, record, &entry.result, mark);
@@ -257,6 +283,7 @@ impl ActionCache {
         action_seen: bool,
     ) -> Result<reapi::ActionResult> {
         let function = action.function();
+        let complete_at = self.time_relied_on();
         inlined::move_to_store(&*self.store, function, &mut result).await?;
         self.check_size(&result)?;
         let closure = result::closure(&*self.store, function, &mut result, &self.options.closure).await?;
@@ -264,11 +291,23 @@ impl ActionCache {
         let entry = Entry {
             result,
             action_seen,
+            complete_at,
             closure,
         };
-        let value = self.entries.prepare(function, entry.encode(function)).await?;
-        self.entries.put(&digest_list::key(action), value, None).await?;
+        self.write(action, &entry).await?;
         Ok(entry.result)
+    }
+
+    async fn write(&self, action: Digest, entry: &Entry) -> Result<()> {
+        let function = action.function();
+        let value = self.entries.prepare(function, entry.encode(function)).await?;
+        self.entries.put(&digest_list::key(action), value, None).await
+    }
+
+    /// The time, if the store relies on what is complete from now on.
+    fn time_relied_on(&self) -> Option<SystemTime> {
+        let now = self.clock.as_ref()?.now();
+        self.store.has_kept_since(&[], now).then_some(now)
     }
 
     fn check_size(&self, result: &reapi::ActionResult) -> Result<()> {

@@ -514,3 +514,89 @@ async fn what_cannot_be_asked_elsewhere_is_an_error_and_what_is_gone_there_is_go
     elsewhere.results.lock().unwrap().clear();
     assert_eq!(one.get(action_digest()).await.unwrap(), None);
 }
+
+/// A store that relies on what was there, as a bucket does.
+#[derive(Debug)]
+struct Relying {
+    store: Arc<ForgetfulStore>,
+    kept_for: Duration,
+    clock: Arc<ManualClock>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl fmt::Display for Relying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("relying")
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobStore for Relying {
+    async fn find_missing(&self, digests: &[Digest]) -> rootcellar_store::Result<Vec<Digest>> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.store.find_missing(digests).await
+    }
+
+    async fn get(
+        &self,
+        digest: Digest,
+        range: rootcellar_store::ByteRange,
+    ) -> rootcellar_store::Result<rootcellar_store::Blob> {
+        self.store.get(digest, range).await
+    }
+
+    async fn put(&self, blob: rootcellar_store::Verified) -> rootcellar_store::Result<()> {
+        self.store.put(blob).await
+    }
+
+    async fn get_many(&self, digests: &[Digest]) -> Vec<rootcellar_store::Result<Bytes>> {
+        self.store.get_many(digests).await
+    }
+
+    async fn put_many(&self, blobs: Vec<rootcellar_store::Verified>) -> Vec<rootcellar_store::Result<()>> {
+        self.store.put_many(blobs).await
+    }
+
+    fn has_kept_since(&self, _digests: &[Digest], when: SystemTime) -> bool {
+        self.clock
+            .now()
+            .duration_since(when)
+            .is_ok_and(|age| age < self.kept_for)
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_one_server_found_complete_others_do_not_look_through_for_a_while() {
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(Duration::from_secs(1_000_000));
+    let forgetful = Arc::new(ForgetfulStore::new());
+    let records = Arc::new(MemoryRecords::new(1 << 20, clock.clone()));
+    let kept_for = Duration::from_secs(600);
+    let front = || {
+        let store = Arc::new(Relying {
+            store: forgetful.clone(),
+            kept_for,
+            clock: clock.clone(),
+            asked: std::sync::atomic::AtomicUsize::new(0),
+        });
+        let cache = ActionCache::new(records.clone(), store.clone(), ActionCacheOptions::default());
+        (cache.with_clock(clock.clone()), store)
+    };
+    let ((one, _), (other, store)) = (front(), front());
+    let action = load(&forgetful, false).await.digest;
+    let (result, files) = with_files(&forgetful, 3).await;
+    one.put(action, result.clone()).await.unwrap();
+    let asked = || store.asked.load(std::sync::atomic::Ordering::Relaxed);
+    for _again in 0..3 {
+        assert_eq!(other.get(action).await.unwrap(), Some(result.clone()));
+    }
+    assert_eq!(asked(), 0);
+    clock.advance(kept_for);
+    for _again in 0..3 {
+        assert_eq!(other.get(action).await.unwrap(), Some(result.clone()));
+    }
+    assert_eq!(asked(), 1, "it is looked through once, and that is noted");
+    clock.advance(kept_for);
+    forgetful.forget(files[0]);
+    assert_eq!(one.get(action).await.unwrap(), None);
+}

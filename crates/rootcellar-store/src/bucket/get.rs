@@ -150,7 +150,7 @@ impl Inner {
                 Ok(opened)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.known.forget(&digest);
+                self.note_missed(digest);
                 Err(Error::not_found("get", digest).caused_by(error))
             }
             Err(error) => Err(error.on(digest)),

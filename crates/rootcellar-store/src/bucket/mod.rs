@@ -51,8 +51,9 @@ use crate::{Blob, BlobStore, ByteRange, Clock, Error, ErrorKind, Inventory, Resu
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BucketOptions {
-    /// What is remembered of objects, so that they need not be asked for: 10 minutes, 500,000 objects. Let a lifecycle rule leave objects
-    /// alone for longer than that after they were last put.
+    /// What is remembered of objects, so that they need not be asked for: for an hour, of 500,000 objects. A lifecycle rule has to leave
+    /// objects alone for much longer than that after they were last put, and nobody else may remove any: what one server found, others
+    /// who share the bucket rely on for that time.
     pub presence: PresenceOptions,
     /// Requests under way, 64. Services answer some thousands a second, in 10 to 50 ms each.
     pub requests_max: usize,
@@ -71,7 +72,7 @@ pub struct BucketOptions {
 impl Default for BucketOptions {
     fn default() -> Self {
         Self {
-            presence: PresenceOptions::default(),
+            presence: PresenceOptions::default().with_ttl(Duration::from_hours(1)),
             requests_max: 64,
             upload_bytes_max: 128 << 20,
             single_put_bytes_max: 32 << 20,
@@ -133,6 +134,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     known: Presence<Known>,
     suspects: Suspects,
+    /// Blobs that were looked for and not found, so that nobody who found them earlier is relied on.
+    missed: Presence<()>,
     reads: SingleFlight<Bytes>,
     puts: SingleFlight<()>,
     upload_memory: UploadMemory,
@@ -165,6 +168,7 @@ impl Bucket {
             names: Names::new(prefix),
             known: Presence::new(options.presence.clone()),
             suspects: Suspects::default(),
+            missed: Presence::new(options.presence.clone()),
             reads: SingleFlight::default(),
             puts: SingleFlight::default(),
             upload_memory: UploadMemory::new(options.upload_bytes_max),
@@ -205,7 +209,14 @@ impl Inner {
     }
 
     fn note(&self, digest: Digest, known: Known) {
+        self.missed.forget(&digest);
         self.known.note(digest, self.clock.now(), known);
+    }
+
+    /// Notes that a blob is not there.
+    fn note_missed(&self, digest: Digest) {
+        self.known.forget(&digest);
+        self.missed.note(digest, self.clock.now(), ());
     }
 
     /// Says whether a blob is there, and asks if that is not known. It is a use.
@@ -223,7 +234,10 @@ impl Inner {
                 self.touch(digest, known);
                 Ok(true)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.note_missed(digest);
+                Ok(false)
+            }
             Err(error) => Err(error.on(digest)),
         }
     }
@@ -252,6 +266,14 @@ impl BlobStore for Bucket {
 
     async fn put(&self, blob: Verified) -> Result<()> {
         self.inner.put(blob).await
+    }
+
+    /// Objects stay for longer than it is remembered that they are there, whoever remembers.
+    fn has_kept_since(&self, digests: &[Digest], when: SystemTime) -> bool {
+        let now = self.inner.clock.now();
+        let age = now.duration_since(when).unwrap_or_default();
+        let is_missed = |digest: &Digest| self.inner.missed.get(digest, now).is_some();
+        age < self.inner.options.presence.ttl && !digests.iter().any(is_missed)
     }
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {

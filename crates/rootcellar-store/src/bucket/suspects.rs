@@ -51,7 +51,7 @@ enum Found {
 impl Inner {
     /// Has an object looked at before anything more is said of it.
     pub(super) fn suspect(&self, digest: Digest) {
-        self.known.forget(&digest);
+        self.note_missed(digest);
         self.suspects.known.note(digest, self.clock.now(), ());
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -77,6 +78,10 @@ impl<S: BlobStore + ?Sized> BlobStore for Checked<S> {
 
     fn has_kept(&self, mark: Mark) -> Kept {
         self.inner.has_kept(mark)
+    }
+
+    fn has_kept_since(&self, digests: &[Digest], when: SystemTime) -> bool {
+        self.inner.has_kept_since(digests, when)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +100,10 @@ impl<S: BlobStore + ?Sized> BlobStore for ExistenceCached<S> {
         let outcomes = self.inner.put_many(blobs).await;
         let learned = digests.into_iter().zip(outcomes);
         learned.map(|(digest, outcome)| self.learn(digest, outcome)).collect()
+    }
+
+    fn has_kept_since(&self, digests: &[Digest], when: SystemTime) -> bool {
+        self.inner.has_kept_since(digests, when)
     }
 }
 

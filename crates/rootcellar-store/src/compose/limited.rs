@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::{NonZero, NonZeroU64};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -125,6 +125,10 @@ impl<S: BlobStore + ?Sized> BlobStore for Limited<S> {
 
     fn has_kept(&self, mark: Mark) -> Kept {
         self.inner.has_kept(mark)
+    }
+
+    fn has_kept_since(&self, digests: &[Digest], when: SystemTime) -> bool {
+        self.inner.has_kept_since(digests, when)
     }
 }
 

@@ -307,3 +307,28 @@ async fn what_is_in_a_bucket_can_be_listed() {
     expected.sort_unstable();
     assert_eq!(listed, expected);
 }
+
+#[tokio::test]
+async fn what_one_server_found_others_rely_on_for_a_while_but_not_on_what_they_missed() {
+    let objects = Arc::new(InMemory::new());
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(Duration::from_hours(1000));
+    let bucket = Bucket::new(objects.clone(), "b", BucketOptions::default(), clock.clone()).unwrap();
+    let blobs = [20, 21, 22].map(|seed| Seeded::new(seed).blob(FUNCTION, 100));
+    let digests = blobs.each_ref().map(Verified::digest);
+    let ttl = BucketOptions::default().presence.ttl;
+    let found = clock.now();
+    clock.advance(ttl / 2);
+    assert!(bucket.has_kept_since(&digests, found));
+    // Each way to find out.
+    bucket.read(digests[0], ROOMY).await.unwrap_err();
+    bucket.contains(digests[1]).await.unwrap();
+    for missed in &digests[..2] {
+        assert!(!bucket.has_kept_since(&[digests[2], *missed], found));
+    }
+    assert!(bucket.has_kept_since(&digests[2..], found));
+    bucket.put(blobs[0].clone()).await.unwrap();
+    assert!(bucket.has_kept_since(&digests[..1], found));
+    clock.advance(ttl / 2);
+    assert!(!bucket.has_kept_since(&digests[2..], found), "it is too long ago");
+}

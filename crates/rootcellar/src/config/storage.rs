@@ -99,7 +99,7 @@ pub(crate) struct Bucket {
     pub(crate) requests_max: Option<usize>,
     /// How often a request that failed is made again, with pauses that grow [default: 10].
     pub(crate) retries_max: Option<usize>,
-    /// How long it is remembered that an object is there [default: 600].
+    /// How long it is remembered that an object is there, and what one server found is relied on by others [default: 3600].
     pub(crate) existence_seconds: Option<u64>,
     /// Of how many objects that is remembered [default: 500000].
     pub(crate) existence_entries: Option<usize>,

@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use rootcellar_store::bucket::{Bucket, BucketOptions};
-use rootcellar_store::{Clock, ErrorKind, PresenceOptions};
+use rootcellar_store::{Clock, ErrorKind};
 
 use crate::config::storage;
 
@@ -41,7 +41,7 @@ pub(super) async fn open(settings: &storage::Bucket, clock: Arc<dyn Clock>) -> a
 }
 
 fn options(settings: &storage::Bucket) -> BucketOptions {
-    let mut presence = PresenceOptions::default();
+    let mut presence = BucketOptions::default().presence;
     if let Some(seconds) = settings.existence_seconds {
         presence.ttl = Duration::from_secs(seconds);
     }

@@ -73,15 +73,15 @@ impl Storage {
         // What was opened last is closed first: it stands on the others.
         closers.reverse();
         Ok(Self {
+            clock: clock.clone(),
             reporter: config
                 .statistics
                 .map(|interval| tokio::spawn(report(observed, interval))),
-            clock,
             blobs: store,
             local,
             inventory,
             records,
-            cache: Arc::new(cache),
+            cache: Arc::new(cache.with_clock(clock.clone())),
             spool,
             closers,
         })

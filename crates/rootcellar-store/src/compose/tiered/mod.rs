@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -306,6 +306,11 @@ impl<F: BlobStore + ?Sized> BlobStore for Tiered<F> {
     /// The fast store's, for what it lost. Of what lies in the slow one only nobody knows, so nothing is ever said to be kept.
     fn mark(&self) -> Option<Mark> {
         self.fast.mark()
+    }
+
+    /// What is written behind is nowhere but here for a while, so others must not rely on it.
+    fn has_kept_since(&self, digests: &[Digest], when: SystemTime) -> bool {
+        self.behind.is_none() && self.slow.has_kept_since(digests, when)
     }
 }
 
