@@ -1,10 +1,11 @@
-//! Storage under the workload of builds: layouts of the engine, and whatever else keeps blobs, side by side.
+//! Storage and servers under the workload of builds: layouts of the engine, and whatever else keeps blobs, side by side.
 //!
 //! ```text
 //!   Mix ──> Workload ──> measure(candidate) ──┐
 //!                                             ├──> Report ──> a table, JSON, or a page with charts
 //!   figures: one question each, with a goal ──┤
-//!   staging: what a root costs ───────────────┘
+//!   staging: what a root costs ───────────────┤
+//!   server: any server of the API, under load ┘
 //! ```
 //!
 //! A [`Candidate`] is anything that keeps blobs: the engine over a layout ([`DiskCandidate`]), yours included, or another engine
@@ -16,6 +17,7 @@ mod measure;
 mod mix;
 mod random;
 pub mod report;
+pub mod server;
 pub mod staging;
 mod usage;
 mod workload;

@@ -1,11 +1,14 @@
 //! The command line.
 
+mod bench_server;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use rootcellar_digest::{Digest, DigestFunction};
 
+pub(crate) use self::bench_server::{BareServer, BenchServer};
 use crate::config::{Layout, StagerKind};
 use crate::size::Size;
 
@@ -129,6 +132,11 @@ pub(crate) enum Bench {
     Staging(BenchStaging),
     /// Runs actions that do nothing, one at a time and eight at a time, on a server of its own or on yours.
     Actions(BenchActions),
+    /// Puts servers of the API under load, ours or any other ones, side by side.
+    Server(BenchServer),
+    /// Serves zeros, for `bench server --bare`.
+    #[command(hide = true)]
+    BareServer(BareServer),
 }
 
 #[derive(Debug, Args)]

@@ -52,6 +52,8 @@ fn run(arguments: cli::Arguments) -> anyhow::Result<ExitCode> {
         cli::Command::Bench(cli::Bench::Layouts(options)) => bench::layouts(&options),
         cli::Command::Bench(cli::Bench::Actions(options)) => client::block_on(bench::actions(options)),
         cli::Command::Bench(cli::Bench::Staging(options)) => bench::staging_costs(&options),
+        cli::Command::Bench(cli::Bench::Server(options)) => client::block_on(bench::servers(options)),
+        cli::Command::Bench(cli::Bench::BareServer(options)) => client::block_on(bench::bare_server(options)),
     }
 }
 

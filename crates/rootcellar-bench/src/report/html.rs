@@ -1,10 +1,11 @@
 //! A report as one page with charts, which needs nothing from elsewhere.
 //!
-//! For each measure there is a chart of bars, a group for each workload and a bar for each candidate. Shorter bars are better.
+//! A chart has groups of bars, and in each group a bar for each candidate. Either it shows a measure, with a group for each workload;
+//! or it shows what of a workload has the same unit, with a group for each measure. Shorter bars are better unless a chart says otherwise.
 
 use std::fmt::Write as _;
 
-use super::{Figure, Goal, Report, short};
+use super::{Charts, Figure, Goal, Report, Sample, Unit, short};
 
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; padding: 0 1rem; color: #222; background: #fff }
@@ -32,14 +33,16 @@ const GAP: f64 = 9.0;
 pub(super) fn write(report: &Report) -> String {
     let mut page = String::from("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-    page.push_str("<title>Storage layouts</title><style>");
-    page.push_str(STYLE);
-    page.push_str("</style>\n<h1>Storage layouts under the workload of builds</h1>\n");
+    let title = escape(&report.title);
+    push(
+        &mut page,
+        format_args!("<title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>"),
+    );
     let machine = &report.machine;
     push(
         &mut page,
         format_args!(
-            "<p class=\"note\">{}, {} threads, Linux {}. Shorter is better. CPU is the processor time of all threads of the process.</p>",
+            "<p class=\"note\">{}, {} threads, Linux {}. Shorter is better where nothing else is said. CPU is the processor time of all threads of the process.</p>",
             escape(&machine.processor),
             machine.threads,
             escape(&machine.kernel)
@@ -50,8 +53,9 @@ pub(super) fn write(report: &Report) -> String {
     }
     if !report.samples.is_empty() {
         write_legend(&mut page, report);
-        for measure in report.names(|sample| &sample.measure) {
-            write_chart(&mut page, report, measure);
+        match report.charts {
+            Charts::ByMeasure => write_measures(&mut page, report),
+            Charts::ByWorkload => write_workloads(&mut page, report),
         }
     }
     page.push_str("</html>\n");
@@ -115,35 +119,94 @@ fn write_legend(page: &mut String, report: &Report) {
 
 /// A bar of a chart.
 struct Bar<'a> {
-    /// Of its workload's first bar only.
+    /// Of its group's first bar only.
     label: Option<&'a str>,
     candidate: usize,
     value: f64,
 }
 
-fn write_chart(page: &mut String, report: &Report, measure: &str) {
+/// A chart for each measure, with a group for each workload.
+fn write_measures(page: &mut String, report: &Report) {
+    for measure in report.names(|sample| &sample.measure) {
+        let groups = report.names(|sample| &sample.workload).into_iter().map(|workload| {
+            let sample = |candidate: &str| report.sample(workload, candidate, measure);
+            (workload, sample)
+        });
+        let (groups, unit) = groups_of(report, groups);
+        let unit = unit.map_or_else(String::new, legend_of);
+        push(
+            page,
+            format_args!("<h2>{} <span class=\"note\">{unit}</span></h2>", escape(measure)),
+        );
+        draw(page, &groups);
+    }
+}
+
+/// Some charts for each workload: one for each unit, with a group for each measure that has it.
+fn write_workloads(page: &mut String, report: &Report) {
+    for workload in report.workloads() {
+        push(page, format_args!("<h2>{}</h2>", escape(workload)));
+        for note in report.notes_on(workload) {
+            let (candidate, text) = (escape(&note.candidate), escape(&note.text));
+            push(page, format_args!("<p class=\"note\">{candidate}: {text}</p>"));
+        }
+        for measures in measures_by_unit(report, workload) {
+            let groups = measures.into_iter().map(|measure| {
+                let sample = move |candidate: &str| report.sample(workload, candidate, measure);
+                (measure, sample)
+            });
+            let (groups, unit) = groups_of(report, groups);
+            let unit = unit.map_or_else(String::new, legend_of);
+            push(page, format_args!("<p class=\"note\">{unit}</p>"));
+            draw(page, &groups);
+        }
+    }
+}
+
+/// The measures of a workload, those of one unit together, in the order of their first mention.
+fn measures_by_unit<'a>(report: &'a Report, workload: &str) -> Vec<Vec<&'a str>> {
+    let mut by_unit: Vec<(Unit, Vec<&str>)> = Vec::new();
+    for sample in report.samples.iter().filter(|sample| sample.workload == workload) {
+        let measure = sample.measure.as_str();
+        match by_unit.iter_mut().find(|(unit, _)| *unit == sample.unit) {
+            Some((_, measures)) if measures.contains(&measure) => {}
+            Some((_, measures)) => measures.push(measure),
+            None => by_unit.push((sample.unit, vec![measure])),
+        }
+    }
+    by_unit.into_iter().map(|(_, measures)| measures).collect()
+}
+
+fn legend_of(unit: Unit) -> String {
+    match unit.is_better_when_more() {
+        true => format!("{}, longer is better", unit.symbol()),
+        false => unit.symbol().to_owned(),
+    }
+}
+
+/// Groups of bars from their labels and what finds a candidate's sample, and their unit.
+fn groups_of<'a, F>(report: &'a Report, groups: impl Iterator<Item = (&'a str, F)>) -> (Vec<Vec<Bar<'a>>>, Option<Unit>)
+where
+    F: Fn(&str) -> Option<&'a Sample>,
+{
     let candidates = report.names(|sample| &sample.candidate);
-    let mut groups: Vec<Vec<Bar<'_>>> = Vec::new();
-    let mut unit = "";
-    for workload in report.names(|sample| &sample.workload) {
+    let mut unit = None;
+    let group = |(label, sample): (&'a str, F)| {
         let mut bars = Vec::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            if let Some(sample) = report.sample(workload, candidate, measure) {
-                unit = sample.unit.symbol();
+            if let Some(sample) = sample(candidate) {
+                unit = Some(sample.unit);
                 bars.push(Bar {
-                    label: bars.is_empty().then_some(workload),
+                    label: bars.is_empty().then_some(label),
                     candidate: index,
                     value: sample.value,
                 });
             }
         }
-        groups.push(bars);
-    }
-    push(
-        page,
-        format_args!("<h2>{} <span class=\"note\">{unit}</span></h2>", escape(measure)),
-    );
-    draw(page, &groups);
+        bars
+    };
+    let groups = groups.map(group).collect();
+    (groups, unit)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a chart has few bars")]

@@ -11,12 +11,40 @@ pub use self::machine::Machine;
 /// Everything that one run has shown.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
+    /// What it is about.
+    pub title: String,
     /// What it ran on.
     pub machine: Machine,
     /// What candidates cost under workloads.
     pub samples: Vec<Sample>,
+    /// What numbers cannot say of a candidate under a workload.
+    pub notes: Vec<Note>,
     /// Answers to single questions.
     pub figures: Vec<Figure>,
+    /// Which charts its page has.
+    #[serde(skip)]
+    pub charts: Charts,
+}
+
+/// What stands together in a chart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Charts {
+    /// One measure, of all workloads: they are of one sort.
+    #[default]
+    ByMeasure,
+    /// One workload, with all measures that have the same unit: workloads are of different sorts.
+    ByWorkload,
+}
+
+/// A sentence about a candidate under a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// What was done.
+    pub workload: String,
+    /// By what.
+    pub candidate: String,
+    /// The sentence.
+    pub text: String,
 }
 
 /// One number.
@@ -34,7 +62,7 @@ pub struct Sample {
     pub unit: Unit,
 }
 
-/// What a number counts. Less is better, always.
+/// What a number counts. Less is better, except of what is counted by the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Unit {
     /// Microseconds for each blob.
@@ -55,6 +83,30 @@ pub enum Unit {
     /// Files.
     #[serde(rename = "files")]
     Files,
+    /// Microseconds for each digest.
+    #[serde(rename = "us/digest")]
+    MicrosecondsADigest,
+    /// Microseconds for each action result.
+    #[serde(rename = "us/result")]
+    MicrosecondsAResult,
+    /// Microseconds for each directory.
+    #[serde(rename = "us/dir")]
+    MicrosecondsADirectory,
+    /// Microseconds for each action of a build.
+    #[serde(rename = "us/action")]
+    MicrosecondsAnAction,
+    /// Blobs, digests and so on in a second.
+    #[serde(rename = "/s")]
+    ItemsASecond,
+    /// Content in a second.
+    #[serde(rename = "MiB/s")]
+    MebibytesASecond,
+    /// Memory.
+    #[serde(rename = "MiB")]
+    Mebibytes,
+    /// Calls of a client.
+    #[serde(rename = "calls")]
+    Calls,
 }
 
 impl Unit {
@@ -67,7 +119,20 @@ impl Unit {
             Self::BytesABlob => "B/blob",
             Self::BytesAByte => "B/B",
             Self::Files => "files",
+            Self::MicrosecondsADigest => "us/digest",
+            Self::MicrosecondsAResult => "us/result",
+            Self::MicrosecondsADirectory => "us/dir",
+            Self::MicrosecondsAnAction => "us/action",
+            Self::ItemsASecond => "/s",
+            Self::MebibytesASecond => "MiB/s",
+            Self::Mebibytes => "MiB",
+            Self::Calls => "calls",
         }
+    }
+
+    /// Whether more of it is better.
+    pub const fn is_better_when_more(self) -> bool {
+        matches!(self, Self::ItemsASecond | Self::MebibytesASecond)
     }
 }
 
@@ -104,10 +169,17 @@ impl Figure {
 }
 
 impl Report {
-    /// An empty report about this machine.
+    /// An empty report about storage on this machine.
     pub fn new() -> Self {
+        Self::titled("Storage layouts under the workload of builds", Charts::default())
+    }
+
+    /// An empty report about something else on this machine.
+    pub fn titled(title: &str, charts: Charts) -> Self {
         Self {
+            title: title.to_owned(),
             machine: Machine::this(),
+            charts,
             ..Self::default()
         }
     }
@@ -130,6 +202,21 @@ impl Report {
         html::write(self)
     }
 
+    fn notes_on<'a>(&'a self, workload: &'a str) -> impl Iterator<Item = &'a Note> {
+        self.notes.iter().filter(move |note| note.workload == workload)
+    }
+
+    /// The workloads of samples and notes.
+    fn workloads(&self) -> Vec<&str> {
+        let mut names = self.names(|sample| &sample.workload);
+        for note in &self.notes {
+            if !names.contains(&note.workload.as_str()) {
+                names.push(&note.workload);
+            }
+        }
+        names
+    }
+
     /// Names in the order of their first mention.
     fn names<'a>(&'a self, name: impl Fn(&'a Sample) -> &'a str) -> Vec<&'a str> {
         let mut names: Vec<&str> = Vec::new();
@@ -141,7 +228,7 @@ impl Report {
         names
     }
 
-    fn sample(&self, workload: &str, candidate: &str, measure: &str) -> Option<&Sample> {
+    pub(crate) fn sample(&self, workload: &str, candidate: &str, measure: &str) -> Option<&Sample> {
         let is_it = |sample: &&Sample| {
             (
                 sample.workload.as_str(),

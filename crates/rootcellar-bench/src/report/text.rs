@@ -14,7 +14,7 @@ pub(super) fn write(report: &Report) -> String {
             machine.processor, machine.threads, machine.kernel
         ),
     );
-    for workload in report.names(|sample| &sample.workload) {
+    for workload in report.workloads() {
         write_workload(&mut text, report, workload);
     }
     if !report.figures.is_empty() {
@@ -49,6 +49,9 @@ fn write_workload(text: &mut String, report: &Report, workload: &str) {
             write!(row, " {value:>12}").expect("writing to memory cannot fail");
         }
         push(text, format_args!("{row}"));
+    }
+    for note in report.notes_on(workload) {
+        push(text, format_args!("  {}: {}", note.candidate, note.text));
     }
 }
 

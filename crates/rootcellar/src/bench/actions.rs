@@ -3,10 +3,8 @@
 //! The client is this process, on the same machine. Every action is another one, so that nothing comes out of a cache; command and
 //! action are uploaded before the time is taken, as clients do it while they wait for others.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +19,7 @@ use rootcellar_proto::reapi;
 use rootcellar_reapi::functions::to_proto;
 use tokio::task::JoinSet;
 
+use super::server_process::ServerProcess;
 use crate::cli;
 use crate::client::connect;
 use crate::client::upload::Upload;
@@ -33,11 +32,11 @@ const WARM_UP: usize = 20;
 pub(super) async fn measure(options: &cli::BenchActions) -> anyhow::Result<Report> {
     let mut endpoint = options.endpoint.clone();
     let server = match options.start {
-        true => Some(Server::start(&options.dir)?),
+        true => Some(ServerProcess::rootcellar(&options.dir, &[])?),
         false => None,
     };
     if let Some(server) = &server {
-        endpoint.endpoint = server.url.clone();
+        endpoint.endpoint = server.url().to_owned();
     }
     let connection = connect(&endpoint).await?;
     let run = Run::prepare(&connection, options).await?;
@@ -221,51 +220,4 @@ fn smallest_program() -> Option<Vec<u8>> {
     }
     program.extend(code);
     Some(program)
-}
-
-/// A server of our own, in a directory that goes with it.
-struct Server {
-    child: Child,
-    url: String,
-    /// Where it says the rest of what it has to say.
-    _output: BufReader<ChildStdout>,
-    _dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir_in(dir).with_context(|| dir.display().to_string())?;
-        let mut child = Command::new("/proc/self/exe")
-            .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting a server")?;
-        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let is_address = |line: &String| line.trim_start().starts_with("listens");
-        let listens = output.by_ref().lines().map_while(Result::ok).find(is_address);
-        let address = listens.as_deref().and_then(|line| line.split_whitespace().nth(1));
-        let url = format!(
-            "http://{}",
-            address.context("the server did not start: what it said stands above")?
-        );
-        Ok(Self {
-            child,
-            url,
-            _output: output,
-            _dir: dir,
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        let ended = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
-        if ended.is_some_and(|ended| ended.is_err()) || self.child.wait().is_err() {
-            tracing::warn!("the server of the benchmark may still run");
-        }
-    }
 }

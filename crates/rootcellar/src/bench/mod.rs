@@ -1,6 +1,9 @@
 //! `rootcellar bench`: which workloads and layouts, and where the report goes. What is measured, and how, is `rootcellar-bench`'s.
 
 mod actions;
+mod bare_server;
+mod server_process;
+mod servers;
 
 use std::fs;
 use std::path::Path;
@@ -93,6 +96,24 @@ pub(crate) async fn actions(options: cli::BenchActions) -> anyhow::Result<ExitCo
     let report = actions::measure(&options).await?;
     show(&report, &options.report)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures servers, and reports.
+pub(crate) async fn servers(options: cli::BenchServer) -> anyhow::Result<ExitCode> {
+    let outcome = servers::run(&options).await?;
+    show(&outcome.report, &options.report)?;
+    Ok(match outcome.failed_calls {
+        0 => ExitCode::SUCCESS,
+        failed => {
+            say(&format!("{failed} calls failed"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Is a server that others are measured against.
+pub(crate) async fn bare_server(options: cli::BareServer) -> anyhow::Result<ExitCode> {
+    bare_server::run(&options).await
 }
 
 fn layouts_named(names: &[String]) -> anyhow::Result<Vec<Arc<dyn LayoutKind>>> {
