@@ -68,8 +68,8 @@ struct Source {
     on_damage: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// Bytes read from a file at once: large enough to make the change of threads cheap, small enough for a thousand readers.
-const FILE_PIECE_BYTES: u64 = 256 * 1024;
+/// Bytes read from a file at once: large enough to make a call of the kernel cheap, small enough for a thousand readers.
+const FILE_PIECE_BYTES: u64 = 128 * 1024;
 
 impl Blob {
     /// Wraps the bytes of `range`.
@@ -178,19 +178,50 @@ impl Blob {
 }
 
 fn read_pieces(digest: Digest, source: Source, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
-    let next_piece = move |at: u64| {
-        let (source, len) = (source.clone(), (range.end - at).min(FILE_PIECE_BYTES));
-        async move {
-            if len == 0 {
-                return Ok(None);
-            }
-            let piece = tokio::task::spawn_blocking(move || source.read_piece(digest, at, len))
-                .await
-                .expect("reading a file does not panic, and the runtime outlives its streams")?;
-            Ok(Some((piece, at + len)))
-        }
+    let pieces = FilePieces {
+        digest,
+        source,
+        left: range,
+        buffer: BytesMut::new(),
     };
-    stream::try_unfold(range.start, next_piece).boxed()
+    let next = |mut pieces: FilePieces| async move { Ok(pieces.next().await?.map(|piece| (piece, pieces))) };
+    stream::try_unfold(pieces, next).boxed()
+}
+
+/// A file that is read piece by piece.
+struct FilePieces {
+    digest: Digest,
+    source: Source,
+    left: Range<u64>,
+    /// The memory of the piece before, which is used again once that piece is gone.
+    buffer: BytesMut,
+}
+
+impl FilePieces {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let (at, len) = (self.left.start, (self.left.end - self.left.start).min(FILE_PIECE_BYTES));
+        if len == 0 {
+            return Ok(None);
+        }
+        self.left.start += len;
+        if let Some(piece) = self.read_cached(at, len) {
+            return Ok(Some(piece));
+        }
+        let (digest, source) = (self.digest, self.source.clone());
+        let piece = tokio::task::spawn_blocking(move || source.read_piece(digest, at, len))
+            .await
+            .expect("reading a file does not panic, and the runtime outlives its streams")?;
+        Ok(Some(piece))
+    }
+
+    /// Reads a piece that is in memory: that takes less time than the way to another thread. An error is met again there.
+    fn read_cached(&mut self, at: u64, len: u64) -> Option<Bytes> {
+        self.buffer.resize(usize::try_from(len).expect("a piece is small"), 0);
+        match self.source.file.read_cached(&mut self.buffer, at) {
+            Ok(true) => Some(self.buffer.split().freeze()),
+            Ok(false) | Err(_) => None,
+        }
+    }
 }
 
 impl Source {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rootcellar_proto::FILE_DESCRIPTOR_SET;
 use rootcellar_proto::asset::fetch_server::{self, FetchServer};
 use rootcellar_proto::asset::push_server::{self, PushServer};
-use rootcellar_proto::bytestream::byte_stream_server::{self, ByteStreamServer};
+use rootcellar_proto::bytestream::byte_stream_server;
 use rootcellar_proto::health::health_server::{self, HealthServer};
 use rootcellar_proto::inventory::inventory_server::{self, InventoryServer};
 use rootcellar_proto::longrunning::operations_server::{self, OperationsServer};
@@ -23,7 +23,7 @@ use super::Health;
 use super::action_cache::ActionCacheService;
 use super::arrivals::Arrivals;
 use super::assets::AssetService;
-use super::bytestream::ByteStreamService;
+use super::bytestream::{ByteStreamRoute, ByteStreamService};
 use super::capabilities::{CapabilitiesService, Offers};
 use super::cas::CasService;
 use super::core::Core;
@@ -166,7 +166,7 @@ impl Offered {
             .max_decoding_message_size(max)
             // Answers are as long as questions, and are kept small where they could be longer.
             .max_encoding_message_size(max);
-        let byte_stream = ByteStreamServer::new(ByteStreamService::new(core.clone(), spool));
+        let byte_stream = ByteStreamRoute::new(ByteStreamService::new(core.clone(), spool), max);
         self.names.extend([
             capabilities_server::SERVICE_NAME,
             content_addressable_storage_server::SERVICE_NAME,
@@ -176,7 +176,7 @@ impl Offered {
         self.routes = routes
             .add_service(capabilities)
             .add_service(cas)
-            .add_service(byte_stream.max_decoding_message_size(max));
+            .add_service(byte_stream);
     }
 
     fn add_action_cache(&mut self, service: ActionCacheService) {

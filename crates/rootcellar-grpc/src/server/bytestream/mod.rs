@@ -4,12 +4,14 @@
 //! header, so that proxies can route a call before they see its first message; both have to agree.
 
 mod read;
+mod route;
 mod uploads;
 mod write;
 
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use rootcellar_proto::bytestream::byte_stream_server::ByteStream;
 use rootcellar_proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -21,6 +23,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
+pub(super) use self::route::ByteStreamRoute;
 use self::uploads::Uploads;
 use super::core::Core;
 use super::signed;
@@ -42,6 +45,16 @@ impl ByteStreamService {
             core,
             uploads: Arc::new(uploads),
         }
+    }
+
+    /// The pieces of a read, one for each message.
+    async fn pieces(
+        &self,
+        metadata: &MetadataMap,
+        request: &ReadRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
+        check_header(metadata, &request.resource_name).map_err(refuse)?;
+        read::read(&self.core, request).await.map_err(refuse)
     }
 
     async fn query_write_status(&self, name: &str) -> Result<QueryWriteStatusResponse> {
@@ -68,9 +81,9 @@ impl ByteStream for ByteStreamService {
     type ReadStream = BoxStream<'static, Result<ReadResponse, Status>>;
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
-        check_header(request.metadata(), &request.get_ref().resource_name).map_err(refuse)?;
-        let pieces = read::read(&self.core, request.get_ref()).await.map_err(refuse)?;
-        Ok(Response::new(pieces))
+        let pieces = self.pieces(request.metadata(), request.get_ref()).await?;
+        let messages = pieces.map(|piece| piece.map(|data| ReadResponse { data }));
+        Ok(Response::new(messages.boxed()))
     }
 
     /// Runs as a task of its own: when the client goes away in the middle of a piece, that piece is still written, and what

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
-use rootcellar_proto::bytestream::{ReadRequest, ReadResponse};
+use rootcellar_proto::bytestream::ReadRequest;
 use rootcellar_reapi::{Error, ErrorKind, ReadName, Result};
 use rootcellar_store::ByteRange;
 use tonic::Status;
@@ -12,10 +12,7 @@ use crate::server::core::Core;
 use crate::status::refuse;
 
 /// Opens the blob, so that a missing one is an error of the call itself, and hands out the pieces.
-pub(super) async fn read(
-    core: &Core,
-    request: &ReadRequest,
-) -> Result<BoxStream<'static, Result<ReadResponse, Status>>> {
+pub(super) async fn read(core: &Core, request: &ReadRequest) -> Result<BoxStream<'static, Result<Bytes, Status>>> {
     let target = ReadName::parse(&request.resource_name, &core.functions)?;
     check_compressor(target.compressor)?;
     let range = range(request)?;
@@ -24,9 +21,7 @@ pub(super) async fn read(
     let pieces = blob.into_stream().map(|piece| piece.map_err(Error::from));
     let pieces = whole(pieces, wanted.end - wanted.start);
     let pieces = small(pieces, core.limits.read_piece_bytes);
-    Ok(pieces
-        .map(|piece| piece.map(|data| ReadResponse { data }).map_err(refuse))
-        .boxed())
+    Ok(pieces.map(|piece| piece.map_err(refuse)).boxed())
 }
 
 /// The range that a request means (RD-1, RD-2).
