@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -69,7 +69,7 @@ struct Source {
 }
 
 /// Bytes read from a file at once: large enough to make a call of the kernel cheap, small enough for a thousand readers.
-const FILE_PIECE_BYTES: u64 = 128 * 1024;
+const FILE_PIECE_BYTES: u64 = 64 * 1024;
 
 impl Blob {
     /// Wraps the bytes of `range`.
@@ -182,7 +182,7 @@ fn read_pieces(digest: Digest, source: Source, range: Range<u64>) -> BoxStream<'
         digest,
         source,
         left: range,
-        buffer: BytesMut::new(),
+        memory: Arc::default(),
     };
     let next = |mut pieces: FilePieces| async move { Ok(pieces.next().await?.map(|piece| (piece, pieces))) };
     stream::try_unfold(pieces, next).boxed()
@@ -193,8 +193,31 @@ struct FilePieces {
     digest: Digest,
     source: Source,
     left: Range<u64>,
-    /// The memory of the piece before, which is used again once that piece is gone.
-    buffer: BytesMut,
+    /// The memory of the piece before, once that piece is gone.
+    memory: Arc<Home>,
+}
+
+/// Where memory waits to be used again.
+#[derive(Debug, Default)]
+struct Home(Mutex<Vec<u8>>);
+
+/// A piece in memory that goes home when nobody needs the piece any more.
+struct Lent {
+    memory: Vec<u8>,
+    len: usize,
+    home: Arc<Home>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.memory);
+    }
 }
 
 impl FilePieces {
@@ -216,11 +239,19 @@ impl FilePieces {
 
     /// Reads a piece that is in memory: that takes less time than the way to another thread. An error is met again there.
     fn read_cached(&mut self, at: u64, len: u64) -> Option<Bytes> {
-        self.buffer.resize(usize::try_from(len).expect("a piece is small"), 0);
-        match self.source.file.read_cached(&mut self.buffer, at) {
-            Ok(true) => Some(self.buffer.split().freeze()),
-            Ok(false) | Err(_) => None,
+        let len = usize::try_from(len).expect("a piece is small");
+        let mut memory = std::mem::take(&mut *self.memory.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // The last piece is the shortest, so this is done once for all of them.
+        if memory.len() < len {
+            memory.resize(len, 0);
         }
+        let is_read = self.source.file.read_cached(&mut memory[..len], at);
+        let lent = Lent {
+            memory,
+            len,
+            home: self.memory.clone(),
+        };
+        matches!(is_read, Ok(true)).then(|| Bytes::from_owner(lent))
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Limits {
     pub batch_total_bytes_max: u64,
     /// Bytes of a blob that is taken; `None` takes what fits into the store.
     pub blob_bytes_max: Option<u64>,
-    /// Bytes of a blob in one message of a read, 128 KiB: large enough to make messages cheap, small enough for thousands of
+    /// Bytes of a blob in one message of a read, 64 KiB: large enough to make messages cheap, small enough for thousands of
     /// readers that do not read, for each of which one is in memory.
     pub read_piece_bytes: usize,
     /// Bounds of a tree that GetTree walks.
@@ -34,7 +34,7 @@ impl Default for Limits {
             reply_bytes_max: 4 * MIB - 64 * KIB,
             batch_total_bytes_max: 3 * MIB as u64,
             blob_bytes_max: None,
-            read_piece_bytes: 128 * KIB,
+            read_piece_bytes: 64 * KIB,
             trees: TreeLimits::default(),
             uploads: UploadLimits::default(),
         }
