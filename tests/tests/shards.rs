@@ -191,7 +191,8 @@ fn a_shard_that_is_added_gets_its_share_by_rebalancing() {
     assert!((60..150).contains(&missing()), "{}", missing());
     let client = CommandLine::without_server(&program);
     let file = client.path("front.toml");
-    fs::write(&file, format!("dir = {:?}\n{new}", client.path("data"))).unwrap();
+    // In the directory of the front end, which goes on.
+    fs::write(&file, format!("dir = {:?}\n{new}", front_of_three.data())).unwrap();
     let done = client
         .run(&["rebalance", "--config", file.to_str().unwrap()])
         .expect_success();
@@ -263,4 +264,46 @@ fn action_results_and_assets_are_shared_by_front_ends_of_shards_and_survive_one_
         shards[1].kill();
         assert!(!matches!(cache(&other).get(actions[0]).await, Ok(Some(_))));
     });
+}
+
+#[test]
+fn a_disk_may_be_anywhere_in_a_storage_and_two_servers_do_not_share_a_directory() {
+    let Some(program) = need(ServerProgram::find()) else {
+        return;
+    };
+    for config in [
+        "[storage.limited]\noperations = 100\nstore.disk = {}\n",
+        "[storage.existence_cached]\nstore.disk = {}\n",
+        "[storage.sharded]\nshards.a.disk = {}\n",
+        "[storage.tiered]\nfast.memory.max_size = \"16MiB\"\nslow.disk = {}\n",
+        "[storage.memory]\nmax_size = \"64MiB\"\n",
+    ] {
+        let mut server = front(&program, config.to_owned());
+        let digest =
+            block_on(async { impatient(&server).put_bytes(FUNCTION, Bytes::from_static(b"x")).await }).unwrap();
+        server.restart();
+        let is_there = block_on(async { impatient(&server).contains(digest).await }).unwrap();
+        assert_eq!(is_there, config.contains("disk"), "{config}");
+        let second = CommandLine::without_server(&program);
+        let file = second.path("config.toml");
+        fs::write(&file, config).unwrap();
+        let (file, data) = (file.to_str().unwrap().to_owned(), server.data());
+        let arguments = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--config",
+            &file,
+            "--dir",
+            data.to_str().unwrap(),
+        ];
+        let refused = second.run(&arguments).expect_failure();
+        assert!(refused.output().contains("use"), "{refused}");
+        let again = block_on(async {
+            impatient(&server)
+                .put_bytes(FUNCTION, Bytes::from(vec![1; 300_000]))
+                .await
+        });
+        again.unwrap();
+    }
 }

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rootcellar_digest::Digest;
 
 use crate::checksum::checksum_with_seed;
-use crate::io::{Disk, DiskFile, Open, replace};
+use crate::io::{Disk, DiskFile, Open, remove_if_there};
 use crate::layout::{function_number, function_of};
 use crate::{Error, Result};
 
@@ -58,13 +58,41 @@ struct List {
     /// Entries in the file.
     written: u64,
     to_do: HashSet<(Target, Digest)>,
+    /// Whether there are additions that were to be synced and are not.
+    is_unsynced: bool,
+    /// Why nothing can be added any more: nobody knows which file has the name.
+    broken: Option<Error>,
+}
+
+/// A file that was written anew and has its name.
+struct Anew {
+    file: Arc<dyn DiskFile>,
+    seed: u64,
+    written: u64,
+}
+
+/// How writing a file anew failed.
+enum Failed {
+    /// The old one is what it was.
+    Before(io::Error),
+    /// Nobody knows which of both a power cut, or another name, would show.
+    Halfway(io::Error),
 }
 
 impl Pending {
     /// Reads the list at `path`, or begins one there.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, is_synced: bool) -> Result<Self> {
         let to_do = read(&*disk, path).map_err(|error| io_error("reading", path, error))?;
-        let list = List::write_anew(&*disk, path, to_do).map_err(|error| io_error("writing", path, error))?;
+        let anew = write_anew(&*disk, path, &to_do);
+        let Anew { file, seed, written } = anew.map_err(|failed| io_error("writing", path, failed.into_error()))?;
+        let list = List {
+            file,
+            seed,
+            written,
+            to_do,
+            is_unsynced: false,
+            broken: None,
+        };
         Ok(Self {
             disk,
             path: path.to_owned(),
@@ -89,12 +117,18 @@ impl Pending {
     /// Adds to the list what is not in it.
     pub(crate) fn add(&self, what: &[(Target, Digest)]) -> Result<()> {
         let mut list = self.list();
+        if let Some(error) = &list.broken {
+            return Err(error.again());
+        }
         let new: Vec<_> = what.iter().copied().filter(|what| !list.to_do.contains(what)).collect();
         self.note(&mut list, TO_DO, &new)?;
-        if self.is_synced && !new.is_empty() {
+        if self.is_synced && (list.is_unsynced || !new.is_empty()) {
+            // Until it has succeeded, whoever adds the same waits for it too.
+            list.is_unsynced = true;
             list.file
                 .sync()
                 .map_err(|error| io_error("syncing", &self.path, error))?;
+            list.is_unsynced = false;
         }
         Ok(())
     }
@@ -106,11 +140,26 @@ impl Pending {
         self.note(&mut list, DONE, &known)?;
         let live = list.to_do.len() as u64;
         if list.written >= COMPACT_ENTRIES_MIN && list.written / 4 > live {
-            let to_do = std::mem::take(&mut list.to_do);
-            *list = List::write_anew(&*self.disk, &self.path, to_do)
-                .map_err(|error| io_error("writing", &self.path, error))?;
+            self.compact(&mut list);
         }
         Ok(())
+    }
+
+    /// Writes the file anew. If that fails the list only stays longer than it need be, as long as it is known which file it is.
+    fn compact(&self, list: &mut List) {
+        match write_anew(&*self.disk, &self.path, &list.to_do) {
+            Ok(Anew { file, seed, written }) => {
+                (list.file, list.seed, list.written) = (file, seed, written);
+                list.is_unsynced = false;
+            }
+            Err(Failed::Before(error)) => {
+                tracing::warn!(path = %self.path.display(), %error, "a list of pending blobs could not be made shorter");
+            }
+            Err(Failed::Halfway(error)) => {
+                tracing::error!(path = %self.path.display(), %error, "nothing can be added to a list of pending blobs until the next start");
+                list.broken = Some(io_error("replacing", &self.path, error));
+            }
+        }
     }
 
     fn note(&self, list: &mut List, what: u8, about: &[(Target, Digest)]) -> Result<()> {
@@ -133,23 +182,41 @@ impl Pending {
     }
 }
 
-impl List {
-    fn write_anew(disk: &dyn Disk, path: &Path, to_do: HashSet<(Target, Digest)>) -> io::Result<Self> {
-        let random = disk.random()?;
-        let seed = u64::from_le_bytes(random[..8].try_into().expect("8 of 16 bytes"));
-        let header = [&MAGIC[..], &seed.to_le_bytes()].concat();
-        let numbered = to_do.iter().zip(0_u64..);
-        let entries: Vec<u8> = numbered
-            .flat_map(|(about, number)| encode(seed, number, TO_DO, *about))
-            .collect();
-        replace(disk, path, &[IoSlice::new(&header), IoSlice::new(&entries)])?;
-        Ok(Self {
-            file: disk.open(path, Open::Update)?,
-            seed,
-            written: to_do.len() as u64,
-            to_do,
-        })
+impl Failed {
+    fn into_error(self) -> io::Error {
+        match self {
+            Self::Before(error) | Self::Halfway(error) => error,
+        }
     }
+}
+
+/// Puts a new file with what is to be done in the place of the old one. It is open before it has the name, so that what is written to it
+/// later is written to the file that has it.
+fn write_anew(disk: &dyn Disk, path: &Path, to_do: &HashSet<(Target, Digest)>) -> Result<Anew, Failed> {
+    let (anew, new) = write_beside(disk, path, to_do).map_err(Failed::Before)?;
+    let take_place = || {
+        disk.rename(&new, path)?;
+        disk.sync_dir(path.parent().expect("a file lies in a directory"))
+    };
+    take_place().map_err(Failed::Halfway)?;
+    Ok(anew)
+}
+
+fn write_beside(disk: &dyn Disk, path: &Path, to_do: &HashSet<(Target, Digest)>) -> io::Result<(Anew, PathBuf)> {
+    let new = path.with_extension("new");
+    remove_if_there(disk, &new)?;
+    let random = disk.random()?;
+    let seed = u64::from_le_bytes(random[..8].try_into().expect("8 of 16 bytes"));
+    let header = [&MAGIC[..], &seed.to_le_bytes()].concat();
+    let numbered = to_do.iter().zip(0_u64..);
+    let entries: Vec<u8> = numbered
+        .flat_map(|(about, number)| encode(seed, number, TO_DO, *about))
+        .collect();
+    let file = disk.open(&new, Open::Create { mode: 0o644 })?;
+    file.write_at(&[IoSlice::new(&header), IoSlice::new(&entries)], 0)?;
+    file.sync()?;
+    let written = to_do.len() as u64;
+    Ok((Anew { file, seed, written }, new))
 }
 
 fn apply(to_do: &mut HashSet<(Target, Digest)>, what: u8, about: (Target, Digest)) {
@@ -303,6 +370,25 @@ mod tests {
         let size = fs::metadata(&path).unwrap().len();
         assert!(size < COMPACT_ENTRIES_MIN * ENTRY_BYTES as u64, "{size}");
         assert_eq!(all(&open(&path)), HashSet::from([stays]));
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_made_shorter_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pending");
+        let pending = open(&path);
+        let stay: Vec<_> = (0..20).map(blob).collect();
+        pending.add(&stay).unwrap();
+        // No file can take this name.
+        fs::create_dir_all(path.with_extension("new").join("x")).unwrap();
+        for number in 0..2 * COMPACT_ENTRIES_MIN {
+            let digest = Digest::of(DigestFunction::Sha256, &number.to_le_bytes());
+            pending.add(&[(0, digest)]).unwrap();
+            pending.done(&[(0, digest)]).unwrap();
+        }
+        assert_eq!(all(&pending), stay.iter().copied().collect());
+        fs::remove_dir_all(path.with_extension("new")).unwrap();
+        assert_eq!(all(&open(&path)), stay.into_iter().collect());
     }
 
     #[test]

@@ -88,6 +88,14 @@ impl Verified {
         self.checksum
     }
 
+    /// The same, if it is in memory, without the message that it may be a part of: for who keeps it for long.
+    pub(crate) fn in_memory_of_its_own(mut self) -> Self {
+        if let Content::Bytes(bytes) = &self.content {
+            self.content = Content::Bytes(Bytes::copy_from_slice(bytes));
+        }
+        self
+    }
+
     /// Where the bytes are.
     pub fn content(&self) -> &Content {
         &self.content

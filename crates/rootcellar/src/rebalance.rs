@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use rootcellar_store::{Rebalanced, SystemClock};
+use rootcellar_store::{Rebalanced, Spool, SystemClock};
 
 use crate::cli;
 use crate::config::Config;
@@ -19,7 +19,9 @@ pub(crate) async fn run(options: cli::Rebalance) -> anyhow::Result<ExitCode> {
         ..cli::Serve::default()
     };
     let config = Config::load(&serve)?;
-    let found = storage::build_sharded(&config, Arc::new(SystemClock)).await?;
+    let copies = tempfile::tempdir().context("a directory for what is copied")?;
+    let spool = Spool::new(copies.path());
+    let found = storage::build_sharded(&config, Arc::new(SystemClock), spool).await?;
     let (sharded, closers) = found.with_context(|| format!("{} has no [storage.sharded]", options.config.display()))?;
     let progress = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{elapsed} {msg}")?);
     let outcome = sharded.rebalance(|done| progress.set_message(words(&done))).await;

@@ -203,12 +203,12 @@ impl ActionCache {
             tracing::debug!(%action, "a cached result is incomplete and is not served");
             return Ok(None);
         }
-        if now.is_some() {
+        if now.is_some() && found.blob.is_none() {
             let entry = Entry {
                 complete_at: now,
                 ..entry
             };
-            self.write(action, &entry).await?;
+            self.note_complete(action, key, &record, &entry).await;
             return Ok(Some(entry.result));
         }
         if entry.action_seen {
@@ -296,6 +296,19 @@ impl ActionCache {
         };
         self.write(action, &entry).await?;
         Ok(entry.result)
+    }
+
+    /// Notes with a record when it was complete, if it is still the one that was read. That it cannot be noted is no harm.
+    async fn note_complete(&self, action: Digest, key: &[u8], record: &Bytes, entry: &Entry) {
+        let note = async {
+            if self.entries.get_record(key).await?.as_ref() == Some(record) {
+                self.write(action, entry).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        if let Err(error) = note.await {
+            tracing::debug!(%action, %error, "that a result is complete could not be noted, and is looked at again");
+        }
     }
 
     async fn write(&self, action: Digest, entry: &Entry) -> Result<()> {

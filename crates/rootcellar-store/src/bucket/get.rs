@@ -123,6 +123,7 @@ impl Inner {
             .checked_sub(SeekTable::encoded_bytes(blob_bytes))
             .ok_or_else(damaged)?;
         let opened = self.open(digest, Some(table_at..object_bytes)).await?;
+        self.check_size(digest, &opened, object_bytes)?;
         let mut encoded = Vec::new();
         let mut pieces = self.requests.bytes(opened);
         while let Some(piece) = pieces.next().await {
@@ -131,9 +132,19 @@ impl Inner {
         let table = SeekTable::decode(&encoded, blob_bytes, object_bytes).ok_or_else(damaged)?;
         let (frames, before) = table.locate(&range);
         let opened = self.open(digest, Some(frames)).await?;
+        self.check_size(digest, &opened, object_bytes)?;
         let pieces = inflate(digest, self.requests.bytes(opened))?;
         let part = clip(pieces, before, range.end - range.start);
         Ok(self.checked(Blob::from_stream(digest, range, part)))
+    }
+
+    /// Makes sure that an object is the one that was looked at before, and not one that was put in its place, compressed in another way.
+    fn check_size(&self, digest: Digest, opened: &GetResult, object_bytes: u64) -> Result<()> {
+        if opened.meta.size == object_bytes {
+            return Ok(());
+        }
+        let reason = format!("{}: the object was put again while it was read", self.requests);
+        Err(Error::new(ErrorKind::Unavailable, "get", reason).on(digest))
     }
 
     /// Opens a blob's object, and learns from it.

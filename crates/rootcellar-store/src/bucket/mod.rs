@@ -22,6 +22,7 @@ mod requests;
 mod single_flight;
 mod suspects;
 mod touch;
+mod turns;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -43,6 +44,7 @@ use self::requests::Requests;
 use self::single_flight::SingleFlight;
 use self::suspects::Suspects;
 use self::touch::Touches;
+use self::turns::Turns;
 use crate::compose::{Presence, PresenceOptions};
 use crate::store::absent_once;
 use crate::{Blob, BlobStore, ByteRange, Clock, Error, ErrorKind, Inventory, Result, Verified};
@@ -140,6 +142,7 @@ struct Inner {
     puts: SingleFlight<()>,
     upload_memory: UploadMemory,
     touches: Touches,
+    turns: Turns,
 }
 
 /// What is known of an object.
@@ -173,6 +176,7 @@ impl Bucket {
             puts: SingleFlight::default(),
             upload_memory: UploadMemory::new(options.upload_bytes_max),
             touches: Touches::default(),
+            turns: Turns::default(),
             options,
             clock,
         };

@@ -64,8 +64,11 @@ impl Inner {
 
     async fn upload(self: &Arc<Self>, blob: Verified) -> Result<()> {
         let digest = blob.digest();
-        // What is suspected is judged first: else the judgement might remove what is put now.
+        // What is suspected is judged first, and what is suspected from now on is judged later: else the judgement might remove what is
+        // put now.
         self.is_condemned(digest).await?;
+        let turn = self.turns.of(digest);
+        let _turn = turn.lock().await;
         let begun = self.clock.now();
         let size = match self.options.zstd_level {
             Some(level) if digest.size_bytes() >= COMPRESSED_BYTES_MIN => self.upload_compressed(&blob, level).await?,
@@ -133,6 +136,10 @@ struct Parts {
     part_bytes: usize,
     sent: u64,
     waiting: BytesMut,
+    /// For what waits.
+    memory: Option<OwnedSemaphorePermit>,
+    /// The most that is still to come.
+    left: u64,
     begun: Option<Begun>,
 }
 
@@ -152,6 +159,8 @@ impl Parts {
             part_bytes: usize::try_from(part_bytes).expect("a part fits into memory"),
             sent: 0,
             waiting: BytesMut::new(),
+            memory: None,
+            left: size,
             begun: None,
             bucket,
             digest,
@@ -164,6 +173,11 @@ impl Parts {
 
     async fn add(&mut self, mut piece: &[u8]) -> Result<()> {
         while !piece.is_empty() {
+            if self.memory.is_none() {
+                // Before it is filled: parts that wait for others to be sent are in memory as well.
+                let most = self.left.max(piece.len() as u64).min(self.part_bytes as u64);
+                self.memory = Some(self.bucket.upload_memory.take(most).await);
+            }
             let room = self.part_bytes - self.waiting.len();
             let (now, later) = piece.split_at(room.min(piece.len()));
             self.waiting.extend_from_slice(now);
@@ -195,7 +209,8 @@ impl Parts {
         }
         let part: Bytes = self.waiting.split().freeze();
         self.sent += part.len() as u64;
-        let memory = self.bucket.upload_memory.take(part.len() as u64).await;
+        self.left = self.left.saturating_sub(part.len() as u64);
+        let memory = self.memory.take();
         let upload = begun.upload.as_mut().expect("it is not completed");
         let (sent, bucket) = (upload.put_part(PutPayload::from(part)), self.bucket.clone());
         begun.sending.spawn(async move {
@@ -210,7 +225,6 @@ impl Parts {
     async fn finish(mut self) -> Result<u64> {
         let size = self.size();
         if self.begun.is_none() {
-            let _memory = self.bucket.upload_memory.take(size).await;
             let content = self.waiting.split().freeze();
             self.bucket
                 .requests

@@ -55,9 +55,14 @@ impl Inner {
         self.suspects.known.note(digest, self.clock.now(), ());
     }
 
+    /// Whether nothing may be said of a blob before its object was looked at.
+    pub(super) fn is_suspected(&self, digest: &Digest) -> bool {
+        self.suspects.known.get(digest, self.clock.now()).is_some()
+    }
+
     /// Whether a blob's object was suspected, and was removed for it just now.
     pub(super) async fn is_condemned(self: &Arc<Self>, digest: Digest) -> Result<bool> {
-        if self.suspects.known.get(&digest, self.clock.now()).is_none() {
+        if !self.is_suspected(&digest) {
             return Ok(false);
         }
         let bucket = self.clone();
@@ -69,10 +74,13 @@ impl Inner {
     }
 
     async fn try_object(&self, digest: Digest) -> Result<bool> {
+        let turn = self.turns.of(digest);
+        let _turn = turn.lock().await;
         let mut before = None;
         for _ in 0..READS_MAX {
             match self.look_at(digest).await? {
                 Found::Nothing => {
+                    self.note_missed(digest);
                     self.suspects.known.forget(&digest);
                     return Ok(true);
                 }
@@ -84,6 +92,8 @@ impl Inner {
                 Found::Else(other) if before == Some(other) => {
                     tracing::error!(%digest, bucket = %self.requests, "an object is damaged, and is removed");
                     self.requests.delete(&self.names.blob(&digest)).await?;
+                    // Whoever opened it before it was suspected may have noted it since.
+                    self.note_missed(digest);
                     self.suspects.known.forget(&digest);
                     return Ok(true);
                 }

@@ -2,25 +2,35 @@
 //!
 //! S3 refuses to copy an object onto itself unless its properties change, so it is copied away and back: the blob is there all the time.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rootcellar_digest::Digest;
+use rootcellar_digest::{Digest, DigestSet};
 use tokio::task::JoinSet;
 
 use super::{Inner, Known};
 use crate::Result;
 
-/// Touches under way. Those of further objects are made when they are used the next time.
+/// Touches under way.
 const TOUCHES_MAX: usize = 16;
+/// Touches that wait. Those of further objects are made when they are used the next time, and the log says so.
+const WAITING_MAX: usize = 100_000;
 
 /// What is done in the background.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
     /// Owns the tasks, which end with it.
     tasks: Mutex<JoinSet<()>>,
-    /// Guards the objects that are being touched.
-    touching: Mutex<HashSet<Digest>>,
+    /// Guards the objects that wait to be touched, or are being touched.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(Digest, Known)>,
+    all: DigestSet,
+    workers: usize,
+    has_overflown: bool,
 }
 
 impl Touches {
@@ -30,16 +40,43 @@ impl Touches {
         tasks.spawn(task);
     }
 
-    fn begin(&self, digest: Digest) -> bool {
-        let mut touching = self.touching.lock().unwrap_or_else(PoisonError::into_inner);
-        touching.len() < TOUCHES_MAX && touching.insert(digest)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an object touched in its turn; says whether that takes another worker.
+    fn push(&self, digest: Digest, known: Known) -> bool {
+        let mut queue = self.queue();
+        if queue.all.len() >= WAITING_MAX {
+            if !std::mem::replace(&mut queue.has_overflown, true) {
+                tracing::warn!(
+                    "more objects are to be made young again than can wait: some are only when they are used again"
+                );
+            }
+            return false;
+        }
+        if !queue.all.insert(digest) {
+            return false;
+        }
+        queue.waiting.push_back((digest, known));
+        let is_short_of_workers = queue.workers < TOUCHES_MAX;
+        queue.workers += usize::from(is_short_of_workers);
+        is_short_of_workers
+    }
+
+    /// The next one; a worker for whom there is none ends.
+    fn next(&self) -> Option<(Digest, Known)> {
+        let mut queue = self.queue();
+        let next = queue.waiting.pop_front();
+        if next.is_none() {
+            queue.workers -= 1;
+            queue.has_overflown = false;
+        }
+        next
     }
 
     fn end(&self, digest: &Digest) {
-        self.touching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(digest);
+        self.queue().all.remove(digest);
     }
 }
 
@@ -48,23 +85,35 @@ impl Inner {
     pub(super) fn touch(self: &Arc<Self>, digest: Digest, known: Known) {
         let Some(after) = self.options.touch_after else { return };
         let age = self.clock.now().duration_since(known.modified).unwrap_or_default();
-        if age < after || !self.touches.begin(digest) {
+        if age < after || !self.touches.push(digest, known) {
             return;
         }
         let bucket = self.clone();
         self.touches.spawn(async move {
-            match bucket.copy_there_and_back(&digest).await {
-                Ok(()) => {
-                    let modified = bucket.clock.now();
-                    bucket.note(digest, Known { modified, ..known });
-                }
-                Err(error) => {
-                    tracing::warn!(%digest, %error, "an object in use could not be made young again");
-                    bucket.known.forget(&digest);
-                }
+            while let Some((digest, known)) = bucket.touches.next() {
+                bucket.touch_now(digest, known).await;
+                bucket.touches.end(&digest);
             }
-            bucket.touches.end(&digest);
         });
+    }
+
+    async fn touch_now(&self, digest: Digest, known: Known) {
+        let turn = self.turns.of(digest);
+        let _turn = turn.lock().await;
+        if self.is_suspected(&digest) {
+            return;
+        }
+        match self.copy_there_and_back(&digest).await {
+            Ok(()) if self.is_suspected(&digest) => {}
+            Ok(()) => {
+                let modified = self.clock.now();
+                self.note(digest, Known { modified, ..known });
+            }
+            Err(error) => {
+                tracing::warn!(%digest, %error, "an object in use could not be made young again");
+                self.known.forget(&digest);
+            }
+        }
     }
 
     async fn copy_there_and_back(&self, digest: &Digest) -> Result<()> {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::Digest;
 
 use super::presence::{Presence, PresenceOptions};
@@ -80,7 +81,15 @@ impl<S: BlobStore + ?Sized> BlobStore for ExistenceCached<S> {
 
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
         let outcome = self.inner.get(digest, range).await;
-        self.learn(digest, outcome)
+        let blob = self.learn(digest, outcome)?;
+        let (range, known) = (blob.range(), self.known.clone());
+        // Damage shows in the middle of a read.
+        let pieces = blob.into_stream().inspect_err(move |error| {
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) {
+                known.forget(&digest);
+            }
+        });
+        Ok(Blob::from_stream(digest, range, pieces.boxed()))
     }
 
     async fn put(&self, blob: Verified) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use crate::{Blob, BlobStore, ByteRange, Kept, Mark, Result, Verified};
 /// What may be asked of a store at a time. Nothing is bounded by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Operations under way, a read until its last piece was taken. More wait.
+    /// Operations under way, of a read the fetching of each piece. More wait.
     pub operations: Option<NonZero<usize>>,
     /// Bytes that are read in a second.
     pub read_bytes_per_second: Option<NonZeroU64>,
@@ -51,29 +51,32 @@ impl<S: BlobStore + ?Sized> Limited<S> {
     }
 
     async fn begin(&self) -> Option<OwnedSemaphorePermit> {
-        let operations = self.operations.clone()?;
-        Some(operations.acquire_owned().await.expect("nobody closes it"))
+        begin(self.operations.clone()).await
     }
 
-    /// Passes a read's pieces on as the rate allows; it counts as an operation to its end.
-    fn paced(&self, blob: Blob, permit: Option<OwnedSemaphorePermit>) -> Blob {
-        if self.reads.is_none() && permit.is_none() {
+    /// Passes a read's pieces on as the rate allows. Fetching a piece is an operation; having one and not taking the next is none, so that
+    /// who reads slowly stops nobody.
+    fn paced(&self, blob: Blob) -> Blob {
+        if blob.is_in_memory() && self.reads.is_none() {
             return blob;
         }
-        let (digest, range, rate) = (blob.digest(), blob.range(), self.reads.clone());
-        let permit = Arc::new(permit);
-        let pieces = blob.into_stream().then(move |piece| {
-            let (rate, permit) = (rate.clone(), permit.clone());
-            async move {
-                if let (Some(rate), Ok(piece)) = (&rate, &piece) {
-                    rate.take(piece.len() as u64).await;
-                }
-                drop(permit);
-                piece
+        let (digest, range) = (blob.digest(), blob.range());
+        let state = (blob.into_stream(), self.reads.clone(), self.operations.clone());
+        let pieces = stream::unfold(state, |(mut pieces, rate, operations)| async move {
+            let operation = begin(operations.clone()).await;
+            let piece = pieces.next().await?;
+            drop(operation);
+            if let (Some(rate), Ok(piece)) = (&rate, &piece) {
+                rate.take(piece.len() as u64).await;
             }
+            Some((piece, (pieces, rate, operations)))
         });
         Blob::from_stream(digest, range, pieces.boxed())
     }
+}
+
+async fn begin(operations: Option<Arc<Semaphore>>) -> Option<OwnedSemaphorePermit> {
+    Some(operations?.acquire_owned().await.expect("nobody closes it"))
 }
 
 async fn take(rate: Option<&Rate>, bytes: u64) {
@@ -96,7 +99,8 @@ impl<S: BlobStore + ?Sized> BlobStore for Limited<S> {
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
         let operation = self.begin().await;
         let blob = self.inner.get(digest, range).await?;
-        Ok(self.paced(blob, operation))
+        drop(operation);
+        Ok(self.paced(blob))
     }
 
     async fn put(&self, blob: Verified) -> Result<()> {
@@ -231,19 +235,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_is_an_operation_until_its_last_piece_was_taken() {
+    async fn who_does_not_read_on_stops_nobody() {
+        let store = limited(Limits {
+            operations: NonZero::new(1),
+            read_bytes_per_second: NonZeroU64::new(1 << 30),
+            ..Limits::default()
+        });
+        let content = Bytes::from_static(b"content");
+        let digest = store.put_bytes(DigestFunction::Sha256, content).await.unwrap();
+        let stalled = store.get(digest, ByteRange::ALL).await.unwrap();
+        let mut begun = store.get(digest, ByteRange::ALL).await.unwrap().into_stream();
+        begun.next().await.unwrap().unwrap();
+        assert!(store.contains(digest).await.unwrap());
+        drop((stalled, begun));
+    }
+
+    #[tokio::test]
+    async fn operations_wait_for_each_other() {
         let store = limited(Limits {
             operations: NonZero::new(1),
             ..Limits::default()
         });
-        let digest = store
-            .put_bytes(DigestFunction::Sha256, Bytes::from_static(b"x"))
-            .await
-            .unwrap();
-        let read = store.get(digest, ByteRange::ALL).await.unwrap();
-        let mut next = pin!(store.contains(digest));
+        let operation = store.begin().await;
+        let mut next = pin!(store.find_missing(&[]));
         assert!(futures_util::poll!(&mut next).is_pending());
-        drop(read);
-        assert!(next.await.unwrap());
+        drop(operation);
+        next.await.unwrap();
     }
 }

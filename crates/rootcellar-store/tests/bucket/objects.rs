@@ -332,3 +332,21 @@ async fn what_one_server_found_others_rely_on_for_a_while_but_not_on_what_they_m
     clock.advance(ttl / 2);
     assert!(!bucket.has_kept_since(&digests[2..], found), "it is too long ago");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_used_is_touched_however_much_it_is() {
+    let objects = Arc::new(InMemory::new());
+    let clock = Arc::new(ManualClock::default());
+    clock.advance(SystemTime::now().duration_since(clock.now()).unwrap());
+    let day = Duration::from_hours(24);
+    let options = BucketOptions::default().with_touch_after(Some(day));
+    let bucket = Bucket::new(objects.clone(), "b", options, clock.clone()).unwrap();
+    let mut seeded = Seeded::new(30);
+    let blobs: Vec<Verified> = (0..500).map(|_| seeded.blob(FUNCTION, 100)).collect();
+    let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
+    bucket.put_many(blobs).await;
+    clock.advance(day * 2);
+    assert!(bucket.find_missing(&digests).await.unwrap().is_empty());
+    until(async || bucket.requests().deletes == 500).await;
+    assert!(bucket.find_missing(&digests).await.unwrap().is_empty());
+}

@@ -45,6 +45,10 @@ impl Check<'_> {
                 self.storage(&cached.store, &format!("{path}.existence_cached.store"))?;
             }
             Storage::Limited(limited) => {
+                let rates = [limited.read_rate, limited.write_rate];
+                if limited.operations == Some(0) || rates.iter().flatten().any(|rate| rate.0 == 0) {
+                    bail!("{path}.limited: a bound of 0 lets nothing through; leave it out for none");
+                }
                 self.storage(&limited.store, &format!("{path}.limited.store"))?;
             }
         }
@@ -54,8 +58,23 @@ impl Check<'_> {
     fn tiered(&mut self, tiered: &Tiered, path: &str) -> anyhow::Result<Option<DiskSettings>> {
         let fast = self.storage(&tiered.fast, &format!("{path}.fast"))?;
         self.storage(&tiered.slow, &format!("{path}.slow"))?;
-        if tiered.write == Some(Write::Behind) && fast.is_none() {
-            bail!("{path}.write: \"behind\" needs fast.disk, where what waits to be written survives");
+        if tiered.write == Some(Write::Behind) {
+            let Some(fast) = &fast else {
+                bail!("{path}.write: \"behind\" needs fast.disk, where what waits to be written survives");
+            };
+            if is_remote(&tiered.slow) {
+                bail!(
+                    "{path}.write: \"behind\" does not go with slow.remote: a server takes no action result before it has what the result \
+                     needs, and here that would come later"
+                );
+            }
+            let bytes_max = fast.max_size.0 / 2;
+            if tiered.behind_max_size.is_some_and(|size| size.0 > bytes_max) {
+                bail!("{path}.behind_max_size: at most half of the fast store, which keeps it until it is written");
+            }
+        }
+        if tiered.behind_max_blobs == Some(0) {
+            bail!("{path}.behind_max_blobs: at least 1");
         }
         if tiered.fills_max == Some(0) {
             bail!("{path}.fills_max: at least 1");
@@ -79,6 +98,16 @@ impl Check<'_> {
                 bail!("{path}.weights.{name}: 0 or more");
             }
         }
+        if let Some(name) = sharded
+            .shards
+            .keys()
+            .find(|name| name.is_empty() || name.contains(['/', '\0']))
+        {
+            bail!("{path}.shards: {name:?} is no name for a shard: it may not be empty, nor hold a slash");
+        }
+        if sharded.patience_seconds == Some(0) {
+            bail!("{path}.patience_seconds: at least 1");
+        }
         let replicas = sharded.replicas.unwrap_or(1);
         let weighted = sharded
             .shards
@@ -89,6 +118,17 @@ impl Check<'_> {
             bail!("{path}.replicas: {replicas} copies on {weighted} shards; it takes a shard for each copy");
         }
         Ok(())
+    }
+}
+
+/// Whether action results are those of another server.
+fn is_remote(storage: &Storage) -> bool {
+    match storage {
+        Storage::Remote(_) => true,
+        Storage::Tiered(tiered) => is_remote(&tiered.slow),
+        Storage::ExistenceCached(cached) => is_remote(&cached.store),
+        Storage::Limited(limited) => is_remote(&limited.store),
+        Storage::Disk(_) | Storage::Memory(_) | Storage::Bucket(_) | Storage::Sharded(_) => false,
     }
 }
 
@@ -109,6 +149,13 @@ fn check_bucket(bucket: &Bucket) -> anyhow::Result<()> {
     }
     if bucket.requests_max == Some(0) {
         bail!("requests_max: at least 1");
+    }
+    let existence_seconds = bucket.existence_seconds.unwrap_or(3600);
+    if bucket
+        .touch_after_hours
+        .is_some_and(|hours| hours > 24 * 3650 || hours * 3600 <= existence_seconds)
+    {
+        bail!("touch_after_hours: more than existence_seconds ({existence_seconds}), and at most ten years");
     }
     if bucket.existence_entries == Some(0) {
         bail!("existence_entries: at least 1");

@@ -9,12 +9,14 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use rootcellar_store::bucket::{Bucket, BucketOptions};
 use rootcellar_store::{Clock, ErrorKind};
 
 use crate::config::storage;
 
+/// How long a service may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// No request is made again after that: credentials in it would be old.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -64,9 +66,17 @@ fn retry(settings: &storage::Bucket) -> RetryConfig {
     }
 }
 
+/// A blob of gigabytes takes its time; a service that sends nothing for a while does not answer.
+fn client() -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(SILENCE_MAX)
+}
+
 fn s3(settings: &storage::Bucket, name: &str) -> anyhow::Result<object_store::aws::AmazonS3> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(name)
+        .with_client_options(client())
         .with_retry(retry(settings));
     let path_style = settings.path_style.unwrap_or(settings.endpoint.is_some());
     builder = builder.with_virtual_hosted_style_request(!path_style);
@@ -94,6 +104,7 @@ fn s3(settings: &storage::Bucket, name: &str) -> anyhow::Result<object_store::aw
 fn google(settings: &storage::Bucket, name: &str) -> anyhow::Result<object_store::gcp::GoogleCloudStorage> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(name)
+        .with_client_options(client())
         .with_retry(retry(settings));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint);
@@ -107,6 +118,7 @@ fn google(settings: &storage::Bucket, name: &str) -> anyhow::Result<object_store
 fn azure(settings: &storage::Bucket, name: &str) -> anyhow::Result<object_store::azure::MicrosoftAzure> {
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_container_name(name)
+        .with_client_options(client())
         .with_retry(retry(settings));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder

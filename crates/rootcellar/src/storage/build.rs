@@ -1,7 +1,6 @@
 //! From a storage as it is configured to stores, from the leaves up.
 
 use std::num::{NonZero, NonZeroU64};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use anyhow::Context as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_grpc::client::{ActionCache as RemoteActionCache, Endpoint, Remote, RemoteRecords, Retry};
 use rootcellar_reapi::ActionResults;
-use rootcellar_store::io::{Disk as _, OsDisk};
 use rootcellar_store::layout::kind_named;
 use rootcellar_store::{
     BehindOptions, BlobStore, ByteCounter, Clock, DiskOptions, DiskRecords, DiskStore, Durability, ExistenceCached,
@@ -18,7 +16,7 @@ use rootcellar_store::{
     WhenFull,
 };
 
-use super::{Closer, Seen, spool_dir};
+use super::{Closer, FrontDir, Seen};
 use crate::config::storage::{self, Storage, Write};
 use crate::config::{self, Config, DiskSettings};
 
@@ -51,29 +49,38 @@ pub(crate) struct Built {
     /// What has to be closed, what stands on others behind them.
     pub(crate) closers: Vec<Closer>,
     pub(crate) observed: Vec<(String, Seen)>,
+    pub(crate) front_dir: Option<FrontDir>,
 }
 
 /// Makes a storage.
 pub(crate) async fn build(config: &Config, storage: &Storage, clock: Arc<dyn Clock>) -> anyhow::Result<Built> {
-    let mut builder = Builder::new(config, clock)?;
+    let mut builder = Builder::new(config, clock, Lists::Kept);
     let node = builder.node(storage, "storage".to_owned(), false).await?;
+    let spool = match &node.local {
+        Some(local) => local.spool().clone(),
+        None => builder.spool()?,
+    };
     Ok(Built {
         node,
-        spool: builder.spool,
+        spool,
         closers: builder.closers,
         observed: builder.observed,
+        front_dir: builder.front_dir,
     })
 }
 
-/// Makes the first sharded store in a storage, for who wants to move its blobs; `None` if there is none.
+/// Makes the first sharded store in a storage, for who wants to move its blobs; `None` if there is none. Nothing in the server's directory
+/// is used: the server may be running. What is copied goes through `spool`.
 pub(crate) async fn build_sharded(
     config: &Config,
     clock: Arc<dyn Clock>,
+    spool: Spool,
 ) -> anyhow::Result<Option<(Arc<Sharded>, Vec<Closer>)>> {
     let Some((sharded, path)) = find_sharded(&config.storage, "storage".to_owned()) else {
         return Ok(None);
     };
-    let mut builder = Builder::new(config, clock)?;
+    let mut builder = Builder::new(config, clock, Lists::InMemory);
+    builder.spool = Some(spool);
     let (sharded, _) = builder.shards(sharded, &path).await?;
     builder.closers.reverse();
     Ok(Some((sharded, builder.closers)))
@@ -98,29 +105,52 @@ fn upload_disk(storage: &Storage) -> Option<&storage::Disk> {
     }
 }
 
+/// Where it is noted what is still to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    Kept,
+    InMemory,
+}
+
 struct Builder<'a> {
     config: &'a Config,
     clock: Arc<dyn Clock>,
-    /// What is copied between stores goes through it.
-    spool: Spool,
+    lists: Lists,
+    /// `None` until something is needed of it: a disk may lie in the directory around it, and wants to make that itself.
+    front_dir: Option<FrontDir>,
+    /// What is copied between stores that are no disks goes through it.
+    spool: Option<Spool>,
     closers: Vec<Closer>,
     observed: Vec<(String, Seen)>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(config: &'a Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        // A disk has a directory for it, which is set in its place once it is open.
-        let spool = match upload_disk(&config.storage) {
-            Some(_) => Spool::new(&config.dir),
-            None => spool_dir(&config.dir)?,
-        };
-        Ok(Self {
+    fn new(config: &'a Config, clock: Arc<dyn Clock>, lists: Lists) -> Self {
+        Self {
             config,
             clock,
-            spool,
+            lists,
+            front_dir: None,
+            spool: None,
             closers: Vec::new(),
             observed: Vec::new(),
-        })
+        }
+    }
+
+    fn front_dir(&mut self) -> anyhow::Result<&FrontDir> {
+        if self.front_dir.is_none() {
+            self.front_dir = Some(FrontDir::open(&self.config.dir)?);
+        }
+        Ok(self.front_dir.as_ref().expect("it was opened just now if it was not"))
+    }
+
+    fn spool(&mut self) -> anyhow::Result<Spool> {
+        if let Some(spool) = &self.spool {
+            return Ok(spool.clone());
+        }
+        let spool = self.front_dir()?.spool()?;
+        self.spool = Some(spool.clone());
+        Ok(spool)
     }
 
     /// Makes a store. `path` is its place in the configuration.
@@ -132,7 +162,7 @@ impl<'a> Builder<'a> {
     ) -> BoxFuture<'b, anyhow::Result<Node>> {
         async move {
             match storage {
-                Storage::Disk(disk) => self.disk(disk, &path).await,
+                Storage::Disk(disk) => self.disk(disk).await,
                 Storage::Memory(memory) => Ok(self.memory(memory)),
                 Storage::Bucket(bucket) => self.bucket(bucket, path + ".bucket").await,
                 Storage::Remote(remote) => self.remote(remote, path + ".remote", is_shard),
@@ -151,7 +181,7 @@ impl<'a> Builder<'a> {
         observed
     }
 
-    async fn disk(&mut self, disk: &storage::Disk, path: &str) -> anyhow::Result<Node> {
+    async fn disk(&mut self, disk: &storage::Disk) -> anyhow::Result<Node> {
         let settings = self.config.disk.with(disk)?;
         let opening = || format!("opening the store in {}", settings.dir.display());
         let others = ByteCounter::default();
@@ -173,9 +203,6 @@ impl<'a> Builder<'a> {
                 .with_context(opening)?,
         );
         self.closers.push(Closer::Records(records.clone()));
-        if matches!(path, "storage" | "storage.tiered.fast") {
-            self.spool = store.spool().clone();
-        }
         Ok(Node {
             store: store.clone(),
             local: Some(store.clone()),
@@ -252,7 +279,7 @@ impl<'a> Builder<'a> {
                 let spool = local.spool().clone();
                 let mut tiered = Tiered::new(local, slow.store, spool, &options, self.clock.clone());
                 if settings.write == Some(Write::Behind) {
-                    let list = self.list(&path)?;
+                    let list = self.front_dir()?.list(&path);
                     tiered = tiered
                         .write_behind(&list, self.behind_options(settings)?)
                         .await
@@ -264,7 +291,7 @@ impl<'a> Builder<'a> {
                 (tiered.clone(), Some(tiered as Arc<dyn LocalStore>))
             }
             None => {
-                let spool = self.spool.clone();
+                let spool = self.spool()?;
                 let tiered = Arc::new(Tiered::new(fast.store, slow.store, spool, &options, self.clock.clone()));
                 self.closers.push(Closer::Tiered(tiered.clone()));
                 (tiered, None)
@@ -295,13 +322,6 @@ impl<'a> Builder<'a> {
             options.patience = Duration::from_secs(seconds);
         }
         Ok(options)
-    }
-
-    /// The file of a list of blobs with which something is still to be done, named for its place in the configuration.
-    fn list(&self, path: &str) -> anyhow::Result<PathBuf> {
-        let dir = self.config.dir.join("pending");
-        OsDisk.make_dir(&dir).with_context(|| dir.display().to_string())?;
-        Ok(dir.join(path))
     }
 
     async fn sharded(&mut self, settings: &storage::Sharded, path: String) -> anyhow::Result<Node> {
@@ -346,9 +366,15 @@ impl<'a> Builder<'a> {
         }
         let records = ShardedRecords::new(records, options.replicas, options.patience, self.clock.clone());
         let records = records.with_context(|| path.to_owned())?;
-        let list = self.list(path)?;
-        let sharded =
-            Sharded::with_list(shards, self.spool.clone(), options, &list).with_context(|| path.to_owned())?;
+        let spool = self.spool()?;
+        let sharded = match self.lists {
+            Lists::Kept => {
+                let list = self.front_dir()?.list(path);
+                Sharded::with_list(shards, spool, options, &list)
+            }
+            Lists::InMemory => Sharded::new(shards, spool, options),
+        };
+        let sharded = sharded.with_context(|| path.to_owned())?;
         let sharded = Arc::new(sharded);
         self.closers.push(Closer::Sharded(sharded.clone()));
         Ok((sharded, Arc::new(records)))

@@ -10,7 +10,7 @@
 mod bucket;
 mod build;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub(crate) struct Storage {
     /// Where uploads go first.
     pub(crate) spool: Spool,
     closers: Vec<Closer>,
+    _front_dir: Option<FrontDir>,
     reporter: Option<JoinHandle<()>>,
 }
 
@@ -53,6 +54,7 @@ impl Storage {
             spool,
             mut closers,
             observed,
+            front_dir,
         } = build::build(config, &config.storage, clock.clone()).await?;
         let Node {
             store,
@@ -84,6 +86,7 @@ impl Storage {
             cache: Arc::new(cache.with_clock(clock.clone())),
             spool,
             closers,
+            _front_dir: front_dir,
         })
     }
 
@@ -172,15 +175,38 @@ async fn report(observed: Vec<(String, Seen)>, interval: Duration) {
     }
 }
 
-/// A directory for uploads of a server without a disk of its own. What an earlier process left in it goes.
-fn spool_dir(dir: &Path) -> anyhow::Result<Spool> {
-    let spool = dir.join("tmp");
-    let prepare = || {
-        if spool.exists() {
-            std::fs::remove_dir_all(&spool)?;
-        }
-        OsDisk.make_dir(&spool)
-    };
-    prepare().with_context(|| spool.display().to_string())?;
-    Ok(Spool::new(spool))
+/// A directory of the server's own, beside what a disk in the same place has: uploads where there is no disk for them, and lists of what is
+/// still to be done. One process has it at a time.
+pub(crate) struct FrontDir {
+    dir: PathBuf,
+    _lock: Box<dyn std::fmt::Debug + Send + Sync>,
+}
+
+impl FrontDir {
+    /// Takes the directory, which is made if it is not there.
+    fn open(server_dir: &Path) -> anyhow::Result<Self> {
+        let dir = server_dir.join("front");
+        OsDisk.make_dir(&dir).with_context(|| dir.display().to_string())?;
+        let lock = OsDisk.lock(&dir.join("lock"));
+        let _lock = lock.with_context(|| format!("{}: does another server use it?", dir.display()))?;
+        Ok(Self { dir, _lock })
+    }
+
+    /// Where uploads go. What an earlier process left there goes.
+    fn spool(&self) -> anyhow::Result<Spool> {
+        let spool = self.dir.join("tmp");
+        let prepare = || {
+            if spool.exists() {
+                std::fs::remove_dir_all(&spool)?;
+            }
+            OsDisk.make_dir(&spool)
+        };
+        prepare().with_context(|| spool.display().to_string())?;
+        Ok(Spool::new(spool))
+    }
+
+    /// The file of a list, named for its place in the configuration.
+    fn list(&self, path: &str) -> PathBuf {
+        self.dir.join(format!("{}.pending", path.replace('/', "_")))
+    }
 }

@@ -1,6 +1,6 @@
 //! Copies that shards still have to get: because they were down, or new, or have lost them.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,9 +34,61 @@ pub(super) struct Heals {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    heals: HashSet<(usize, Digest)>,
+    /// By the number of the shard: what waits in its turn, and all of it.
+    shards: Vec<ShardQueue>,
+    heals: usize,
     /// What is not on the list yet, though there is one.
     not_listed: Vec<(usize, Digest)>,
+}
+
+#[derive(Debug, Default)]
+struct ShardQueue {
+    turns: VecDeque<Digest>,
+    all: DigestSet,
+}
+
+impl Waiting {
+    fn shard(&mut self, shard: usize) -> &mut ShardQueue {
+        if self.shards.len() <= shard {
+            self.shards.resize_with(shard + 1, ShardQueue::default);
+        }
+        &mut self.shards[shard]
+    }
+
+    fn contains(&self, shard: usize, digest: &Digest) -> bool {
+        self.shards.get(shard).is_some_and(|queue| queue.all.contains(digest))
+    }
+
+    fn insert(&mut self, shard: usize, digest: Digest) -> bool {
+        let queue = self.shard(shard);
+        let is_new = queue.all.insert(digest);
+        if is_new {
+            queue.turns.push_back(digest);
+            self.heals += 1;
+        }
+        is_new
+    }
+
+    fn remove(&mut self, shard: usize, digest: &Digest) {
+        if self.shard(shard).all.remove(digest) {
+            self.heals -= 1;
+        }
+    }
+
+    /// The next ones in their turn; if they are not removed they come again after all others.
+    fn next(&mut self, shard: usize) -> Vec<Digest> {
+        let queue = self.shard(shard);
+        let mut taken = Vec::new();
+        // What was removed meanwhile is still in the turns.
+        while taken.len() < TAKEN_MAX.min(queue.all.len()) {
+            let Some(digest) = queue.turns.pop_front() else { break };
+            if queue.all.contains(&digest) {
+                taken.push(digest);
+            }
+        }
+        queue.turns.extend(taken.iter().copied());
+        taken
+    }
 }
 
 /// The same on disk, by the hash of the shard's name.
@@ -72,7 +124,7 @@ impl Heals {
         for (target, digest) in pending.all() {
             match targets.iter().position(|known| *known == target) {
                 Some(shard) => {
-                    waiting.heals.insert((shard, digest));
+                    waiting.insert(shard, digest);
                 }
                 // That shard is no more.
                 None => pending.done(&[(target, digest)])?,
@@ -96,15 +148,15 @@ impl Heals {
     /// used again.
     pub(super) fn note(&self, shard: usize, digest: Digest, max: usize) {
         let mut waiting = self.waiting_all();
-        if waiting.heals.len() >= max && !waiting.heals.contains(&(shard, digest)) {
+        if waiting.heals >= max && !waiting.contains(shard, &digest) {
             self.not_noted.fetch_add(1, Ordering::Relaxed);
-        } else if waiting.heals.insert((shard, digest)) && self.list.is_some() {
+        } else if waiting.insert(shard, digest) && self.list.is_some() {
             waiting.not_listed.push((shard, digest));
         }
     }
 
     pub(super) fn waiting(&self, shard: usize) -> usize {
-        self.waiting_all().heals.iter().filter(|(of, _)| *of == shard).count()
+        self.waiting_all().shard(shard).all.len()
     }
 
     pub(super) fn healed(&self) -> u64 {
@@ -116,16 +168,14 @@ impl Heals {
     }
 
     fn take(&self, shard: usize) -> Vec<Digest> {
-        let waiting = self.waiting_all();
-        let of_shard = waiting.heals.iter().filter(|(of, _)| *of == shard);
-        of_shard.map(|(_, digest)| *digest).take(TAKEN_MAX).collect()
+        self.waiting_all().next(shard)
     }
 
     async fn done(&self, shard: usize, digests: &[Digest]) -> Result<()> {
         {
             let mut waiting = self.waiting_all();
             for digest in digests {
-                waiting.heals.remove(&(shard, *digest));
+                waiting.remove(shard, digest);
             }
         }
         let done = digests.iter().map(|digest| (shard, *digest));
@@ -133,7 +183,13 @@ impl Heals {
     }
 
     async fn list_new(&self) -> Result<()> {
-        let new = std::mem::take(&mut self.waiting_all().not_listed);
+        let new = {
+            let mut waiting = self.waiting_all();
+            let mut new = std::mem::take(&mut waiting.not_listed);
+            // Some may be done already.
+            new.retain(|(shard, digest)| waiting.contains(*shard, digest));
+            new
+        };
         self.write_list(new, |pending, new| pending.add(&new)).await
     }
 
@@ -172,7 +228,7 @@ impl Inner {
         }
     }
 
-    /// Brings a shard what it lacks, until it fails or nothing waits.
+    /// Brings a shard what it lacks, until one round brings nothing.
     async fn heal(self: &Arc<Self>, shard: usize) -> Result<()> {
         loop {
             let wanted = self.heals.take(shard);
@@ -185,11 +241,14 @@ impl Inner {
             let lacking: DigestSet = missing.iter().copied().collect();
             let present: Vec<Digest> = wanted.into_iter().filter(|digest| !lacking.contains(digest)).collect();
             self.heals.done(shard, &present).await?;
-            let mut copied = stream::iter(batches(&missing))
+            let healed_before = self.heals.healed();
+            let copied = stream::iter(batches(&missing))
                 .map(|batch| self.clone().heal_batch(shard, batch))
                 .buffer_unordered(BATCHES_MAX);
-            while let Some(copied) = copied.next().await {
-                copied?;
+            // One that cannot be made now does not keep the others from being made.
+            let outcomes: Vec<Result<()>> = copied.collect().await;
+            if present.is_empty() && self.heals.healed() == healed_before {
+                return outcomes.into_iter().collect();
             }
         }
     }

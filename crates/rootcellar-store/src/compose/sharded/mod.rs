@@ -27,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::{Digest, DigestMap, DigestSet};
 
 use self::heal::Heals;
@@ -38,6 +39,10 @@ use self::shard::{Watched, patience_for};
 use super::tasks::Tasks;
 use crate::store::absent_once;
 use crate::{Blob, BlobStore, ByteRange, Error, ErrorKind, Result, Spool, Verified};
+
+/// Blobs in one question to a shard, and questions to it at a time.
+const ASKED_MAX: usize = 1000;
+const QUESTIONS_MAX: usize = 4;
 
 /// How a [`Sharded`] store works. Each value has a default and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,17 +265,32 @@ impl Inner {
                 questions.entry(shard).or_default().push(*digest);
             }
         }
-        let asked = questions.into_iter().map(async |(number, digests)| {
-            let shard = &self.shards[number];
-            let question = shard.store().find_missing(&digests);
-            let answer = shard.call("find missing", self.options.patience, question).await;
-            (number, digests, answer)
-        });
+        let asked = questions
+            .into_iter()
+            .map(async |(number, digests)| (number, self.ask_shard(number, &digests).await));
         let mut answers = Answers::default();
-        for (shard, digests, answer) in join_all(asked).await {
-            answers.add(shard, digests, answer);
+        for (shard, answered) in join_all(asked).await {
+            for (digests, answer) in answered {
+                answers.add(shard, digests, answer);
+            }
         }
         answers
+    }
+
+    /// Asks a shard for blobs, some at a time: it has the same time for each part, however many there are.
+    async fn ask_shard(&self, number: usize, digests: &[Digest]) -> Vec<(Vec<Digest>, Result<Vec<Digest>>)> {
+        let shard = &self.shards[number];
+        let parts = digests.chunks(ASKED_MAX).map(<[Digest]>::to_vec);
+        let ask = |digests: Vec<Digest>| async move {
+            let question = shard.store().find_missing(&digests);
+            let answer = shard.call("find missing", self.options.patience, question).await;
+            (digests, answer)
+        };
+        stream::iter(parts.collect::<Vec<_>>())
+            .map(ask)
+            .buffer_unordered(QUESTIONS_MAX)
+            .collect()
+            .await
     }
 
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {

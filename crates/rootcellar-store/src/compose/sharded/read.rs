@@ -7,11 +7,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::future::join_all;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use rootcellar_digest::Digest;
+use tokio::time::timeout;
 
 use super::Inner;
 use super::shard::patience_for;
@@ -207,7 +209,7 @@ impl Read {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        match tokio::time::timeout(self.sharded.options.patience, self.pieces.next()).await {
+        match timeout(self.sharded.options.patience, self.pieces.next()).await {
             Ok(piece) => piece.transpose(),
             Err(_) => {
                 let reason = "a shard stopped in the middle of a blob";
@@ -216,42 +218,62 @@ impl Read {
         }
     }
 
-    /// Goes on with the next shard, if there is one; else with the error of the last one.
+    /// Goes on with the next shard that can, if there is one; else ends with the error of the first.
     async fn go_on_elsewhere(&mut self, error: Error) -> Result<()> {
         tracing::debug!(%error, at = self.at, "a read goes on with another shard");
-        let broken = error.again();
-        // Which shard it was is not known here, and it is asked the next time all the same.
-        self.search.error = Some(error);
+        let digest = self.search.digest;
         let from = if self.is_whole { 0 } else { self.at };
-        let blob = self.sharded.open_next(&mut self.search, from..self.range.end).await;
-        let mut pieces = blob.map_err(|_| broken)?.into_stream();
-        if self.is_whole {
-            pieces = skip(self.search.digest, self.at, self.handed_out.hash(), pieces).await?;
+        loop {
+            self.search.error = None;
+            let Ok(blob) = self.sharded.open_next(&mut self.search, from..self.range.end).await else {
+                return Err(error);
+            };
+            if !self.is_whole {
+                self.pieces = blob.into_stream();
+                return Ok(());
+            }
+            let patience = self.sharded.options.patience;
+            match skip(self.at, self.handed_out.hash(), blob.into_stream(), patience).await {
+                Ok(pieces) => {
+                    self.pieces = pieces;
+                    return Ok(());
+                }
+                Err(Skipped::OtherBytes) => {
+                    let reason = "what one shard sent first is not what another one has";
+                    return Err(Error::new(ErrorKind::DataLoss, "get", reason).on(digest));
+                }
+                Err(Skipped::Broken) => {}
+            }
         }
-        self.pieces = pieces;
-        Ok(())
     }
+}
+
+/// Why the bytes that were handed out could not be skipped.
+enum Skipped {
+    Broken,
+    OtherBytes,
 }
 
 /// Skips the bytes that were handed out, which have this hash.
 async fn skip(
-    digest: Digest,
     handed_out: u64,
     hash: u64,
     mut pieces: BoxStream<'static, Result<Bytes>>,
-) -> Result<BoxStream<'static, Result<Bytes>>> {
+    patience: Duration,
+) -> Result<BoxStream<'static, Result<Bytes>>, Skipped> {
     let (mut left, mut skipped, mut rest) = (handed_out, Checksummer::default(), Bytes::new());
     while left > 0 {
-        let Some(piece) = pieces.next().await else { break };
-        rest = piece?;
+        let Ok(Some(Ok(piece))) = timeout(patience, pieces.next()).await else {
+            return Err(Skipped::Broken);
+        };
+        rest = piece;
         let len = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         skipped.update(&rest[..len]);
         rest.advance(len);
         left -= len as u64;
     }
-    if left > 0 || skipped.hash() != hash {
-        let reason = "what one shard sent first is not what another one has";
-        return Err(Error::new(ErrorKind::DataLoss, "get", reason).on(digest));
+    if skipped.hash() != hash {
+        return Err(Skipped::OtherBytes);
     }
     let rest = stream::iter((!rest.is_empty()).then_some(Ok(rest)));
     Ok(rest.chain(pieces).boxed())

@@ -77,9 +77,10 @@ impl Inner {
         }
         done.blobs += page.len() as u64;
         for (to, digests) in wanted {
-            let shard = &self.shards[to];
-            let question = shard.store().find_missing(&digests);
-            let missing = shard.call("find missing", self.options.patience, question).await?;
+            let mut missing = Vec::new();
+            for (_, answer) in self.ask_shard(to, &digests).await {
+                missing.extend(answer?);
+            }
             for batch in batches(&missing) {
                 self.copy_batch(from, to, &batch, done).await;
                 report(*done);

@@ -19,8 +19,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::rendezvous::Rendezvous;
+use crate::compose::health::{Health, has_answered};
 use crate::compose::tasks::Tasks;
 use crate::{Clock, Error, ErrorKind, Record, RecordKind, Records, Result};
+
+/// Copies that are made at a time. Others are made when the record is read again.
+const HEALS_MAX: usize = 64;
 
 /// A store of records that holds a part of them.
 #[derive(Debug, Clone)]
@@ -36,7 +40,7 @@ pub struct RecordShard {
 /// [`Records`] of several stores, each with a part of them.
 #[derive(Debug)]
 pub struct ShardedRecords {
-    shards: Vec<RecordShard>,
+    shards: Vec<(RecordShard, Health)>,
     places: Rendezvous,
     replicas: usize,
     patience: Duration,
@@ -58,7 +62,7 @@ impl ShardedRecords {
             return Err(Error::new(ErrorKind::InvalidArgument, "shard", reason));
         }
         Ok(Self {
-            shards,
+            shards: shards.into_iter().map(|shard| (shard, Health::default())).collect(),
             places,
             replicas,
             patience,
@@ -67,29 +71,45 @@ impl ShardedRecords {
         })
     }
 
-    fn shards_of(&self, kind: RecordKind, key: &[u8]) -> impl Iterator<Item = &RecordShard> {
+    /// The shards of a record that are worth asking: those that did not just fail, or all if all did.
+    fn shards_of(&self, kind: RecordKind, key: &[u8]) -> Vec<&(RecordShard, Health)> {
         let key = [kind.0.as_bytes(), &[0], key].concat();
         let chosen = self.places.of_key(&key, self.replicas);
-        chosen.into_iter().map(|shard| &self.shards[shard])
+        let mut shards: Vec<_> = chosen.into_iter().map(|shard| &self.shards[shard]).collect();
+        if shards.iter().any(|(_, health)| !health.is_down()) {
+            shards.retain(|(_, health)| !health.is_down());
+        }
+        shards
     }
 
-    async fn call<T>(&self, shard: &RecordShard, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match timeout(self.patience, call).await {
+    async fn call<T>(
+        &self,
+        (shard, health): &(RecordShard, Health),
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let outcome = match timeout(self.patience, call).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let reason = format!("{} did not answer within {:?}", shard.name, self.patience);
                 Err(Error::new(ErrorKind::Unavailable, "record", reason))
             }
-        }
+        };
+        health.note(&shard.records, has_answered(&outcome));
+        outcome
     }
 
     /// Brings a value to shards that lack it, in the background. If that fails, the next read does it again.
     fn heal(&self, shards: Vec<Arc<dyn Records>>, kind: RecordKind, key: &[u8], newest: &Record) {
         for records in shards {
+            if self.tasks.running() >= HEALS_MAX {
+                return;
+            }
+            let patience = self.patience;
             let (key, newest) = (key.to_owned(), newest.clone());
             self.tasks.spawn(async move {
-                if let Err(error) = records.put(kind, &key, newest).await {
-                    tracing::debug!(%error, store = %records, "a record could not be copied");
+                let put = timeout(patience, records.put(kind, &key, newest)).await;
+                if !matches!(put, Ok(Ok(()))) {
+                    tracing::debug!(store = %records, "a record could not be copied");
                 }
             });
         }
@@ -125,9 +145,9 @@ fn stamp(record: &Record) -> Option<u64> {
 #[async_trait]
 impl Records for ShardedRecords {
     async fn get(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Record>> {
-        let asked = self.shards_of(kind, key).map(async |shard| {
-            let answer = self.call(shard, shard.records.get(kind, key)).await;
-            (shard, answer)
+        let asked = self.shards_of(kind, key).into_iter().map(async |shard| {
+            let answer = self.call(shard, shard.0.records.get(kind, key)).await;
+            (&shard.0, answer)
         });
         let (mut answers, mut errors) = (Vec::new(), Vec::new());
         for (shard, answer) in join_all(asked).await {
@@ -165,16 +185,16 @@ impl Records for ShardedRecords {
 
     async fn put(&self, kind: RecordKind, key: &[u8], record: Record) -> Result<()> {
         let record = stamped(&record, self.clock.now());
-        let puts = self.shards_of(kind, key).map(async |shard| {
-            let put = shard.records.put(kind, key, record.clone());
+        let puts = self.shards_of(kind, key).into_iter().map(async |shard| {
+            let put = shard.0.records.put(kind, key, record.clone());
             self.call(shard, put).await
         });
         one_at_least(join_all(puts).await)
     }
 
     async fn remove(&self, kind: RecordKind, key: &[u8]) -> Result<()> {
-        let removals = self.shards_of(kind, key).map(async |shard| {
-            let removal = shard.records.remove(kind, key);
+        let removals = self.shards_of(kind, key).into_iter().map(async |shard| {
+            let removal = shard.0.records.remove(kind, key);
             self.call(shard, removal).await
         });
         one_at_least(join_all(removals).await)
@@ -184,7 +204,7 @@ impl Records for ShardedRecords {
 impl fmt::Display for ShardedRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sharded records({} copies on ", self.replicas)?;
-        for (number, shard) in self.shards.iter().enumerate() {
+        for (number, (shard, _)) in self.shards.iter().enumerate() {
             let separator = if number == 0 { "" } else { ", " };
             write!(f, "{separator}{} {}", shard.name, shard.records)?;
         }

@@ -311,16 +311,18 @@ impl Behind {
     }
 
     /// Stores blobs in the fast store and has them written behind.
-    pub(super) async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
+    pub(super) async fn put_many(self: &Arc<Self>, blobs: Vec<Verified>) -> Vec<Result<()>> {
         let mut outcomes: Vec<Result<()>> = Vec::with_capacity(blobs.len());
         let mut admitted = Vec::new();
+        // For all of them together: whoever sent them waits for one answer.
+        let deadline = Instant::now() + self.options.patience;
         for (place, blob) in blobs.into_iter().enumerate() {
             let room = match self.room_now(blob.digest()) {
                 Some(room) => Ok(room),
                 None => {
                     // Those before it hold room of their own, which is given back only when they are written.
                     self.admit(std::mem::take(&mut admitted), &mut outcomes).await;
-                    self.room_for(blob.digest()).await
+                    self.room_for(blob.digest(), deadline).await
                 }
             };
             outcomes.push(match room {
@@ -336,7 +338,7 @@ impl Behind {
     }
 
     /// Stores and enlists what has room.
-    async fn admit(&self, admitted: Vec<Admitted>, outcomes: &mut [Result<()>]) {
+    async fn admit(self: &Arc<Self>, admitted: Vec<Admitted>, outcomes: &mut [Result<()>]) {
         if admitted.is_empty() {
             return;
         }
@@ -356,29 +358,37 @@ impl Behind {
                 Err(error) => outcomes[place] = Err(error),
             }
         }
-        if let Err(error) = self
-            .enlist(listed.iter().map(|(_, blob, ..)| (SLOW, blob.digest())).collect())
-            .await
-        {
+        let places: Vec<usize> = listed.iter().map(|(place, ..)| *place).collect();
+        let behind = self.clone();
+        // As a task: whoever waits for this may go away, and what is listed has to be queued too.
+        let enlisted = tokio::spawn(async move { behind.enlist(listed).await }).await;
+        if let Err(error) = enlisted.expect("the list does not panic, and the runtime outlives its tasks") {
+            places
+                .into_iter()
+                .for_each(|place| outcomes[place] = Err(error.again()));
+        }
+    }
+
+    /// Lists blobs on disk, and has them written.
+    async fn enlist(&self, listed: Vec<(usize, Verified, Lease, Taken)>) -> Result<()> {
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let (list, digests) = (
+            self.list.clone(),
             listed
                 .iter()
-                .for_each(|(place, ..)| outcomes[*place] = Err(error.again()));
-            return;
-        }
+                .map(|(_, blob, ..)| (SLOW, blob.digest()))
+                .collect::<Vec<_>>(),
+        );
+        blocking(move || list.add(&digests)).await?;
         let mut queue = self.queue();
         for (_, blob, lease, taken) in listed {
             queue.push(blob.digest(), Some(blob), lease, Some(taken));
         }
         drop(queue);
         self.work.notify_waiters();
-    }
-
-    async fn enlist(&self, digests: Vec<(u64, Digest)>) -> Result<()> {
-        if digests.is_empty() {
-            return Ok(());
-        }
-        let list = self.list.clone();
-        blocking(move || list.add(&digests)).await
+        Ok(())
     }
 
     /// Room for a blob, if there is some or none is needed.
@@ -404,7 +414,7 @@ impl Behind {
     }
 
     /// Waits until there is room.
-    async fn room_for(&self, digest: Digest) -> Result<Room> {
+    async fn room_for(&self, digest: Digest, deadline: Instant) -> Result<Room> {
         let take = async {
             let blob = self.room_blobs.clone().acquire_owned().await.expect("nobody closes it");
             let units = self.units_of(digest);
@@ -419,14 +429,17 @@ impl Behind {
                 _bytes: bytes,
             }
         };
-        if let Ok(taken) = tokio::time::timeout(self.options.patience, take).await {
+        if let Ok(taken) = tokio::time::timeout_at(deadline, take).await {
             return Ok(Room::Taken(taken));
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        let statistics = self.statistics();
+        let (blobs, bytes) = {
+            let queue = self.queue();
+            (queue.entries.len(), queue.bytes)
+        };
         let reason = format!(
-            "{} blobs, {} bytes, wait to be written to {}, and more may not: it is slow, or does not answer",
-            statistics.blobs, statistics.bytes, self.slow
+            "{blobs} blobs, {bytes} bytes, wait to be written to {}, and more may not: it is slow, or does not answer",
+            self.slow
         );
         Err(Error::new(ErrorKind::Unavailable, "put", reason).on(digest))
     }
@@ -574,7 +587,9 @@ impl Queue {
         if self.entries.contains_key(&digest) {
             return;
         }
-        let blob = blob.filter(|blob| self.may_keep(blob));
+        let blob = blob
+            .filter(|blob| self.may_keep(blob))
+            .map(Verified::in_memory_of_its_own);
         match blob.as_ref().map(Verified::content) {
             Some(Content::Bytes(_)) => self.memory_bytes += digest.size_bytes(),
             Some(_) => self.files += 1,

@@ -31,7 +31,8 @@ pub use self::behind::{BehindOptions, BehindStatistics};
 use self::fill::Fills;
 use self::uses::Uses;
 use super::tasks::Tasks;
-use crate::{Blob, BlobStore, ByteRange, Clock, Error, ErrorKind, LocalStore, Mark, Result, Spool, Verified};
+use super::transfer::verify;
+use crate::{Blob, BlobStore, ByteRange, Clock, Content, Error, ErrorKind, LocalStore, Mark, Result, Spool, Verified};
 
 /// How a [`Tiered`] store works. Each value has a default and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,18 +187,23 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
     /// Reads small blobs that the fast store does not have, and keeps them there.
     async fn get_many_from_slow(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
         let read = self.slow.get_many(digests).await;
-        let checked = digests.iter().zip(&read).filter_map(|(digest, content)| {
-            let content = content.as_ref().ok()?;
-            Verified::check(*digest, content.clone()).ok()
-        });
-        let blobs: Vec<Verified> = checked.collect();
+        let verified: Vec<Result<Verified>> = digests
+            .iter()
+            .zip(read)
+            .map(|(digest, content)| verify(*digest, content))
+            .collect();
+        let blobs: Vec<Verified> = verified.iter().flatten().cloned().collect();
         self.uses.note(blobs.iter().map(Verified::digest));
         for outcome in self.fast.put_many(blobs).await {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a blob is not kept in the fast store");
             }
         }
-        read
+        let content = |blob: Verified| match blob.content() {
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Spooled(_) | Content::Part(..) => unreachable!("it was verified in memory"),
+        };
+        verified.into_iter().map(|outcome| outcome.map(content)).collect()
     }
 }
 
