@@ -1,7 +1,7 @@
 //! Records in one file, a `redb` database.
 //!
 //! ```text
-//!   get ──> a read transaction on the newest commit ──> value      (its use is noted in memory)
+//!   get ──> read lately? else a read transaction on the newest commit ──> value      (its use is noted in memory)
 //!   put ──> queue ──> the writer: all that waits, one transaction, one commit ──> acknowledged
 //! ```
 //!
@@ -12,6 +12,7 @@ mod database;
 mod format;
 #[cfg(test)]
 mod power_cut;
+mod recent;
 mod transaction;
 mod uses;
 mod writer;
@@ -23,6 +24,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::database::Database;
+use self::format::Key;
+use self::recent::Recent;
 use self::uses::Uses;
 use self::writer::{Change, Job, Writer};
 use crate::io::{Disk, OsDisk};
@@ -39,6 +42,8 @@ pub struct RecordsOptions {
     pub durability: Durability,
     /// Bytes of the file kept in memory. 32 MiB: the inner nodes of the largest file, and the records in use now.
     pub cache_bytes: usize,
+    /// Bytes of records kept in memory that were read lately, 32 MiB: those of the builds that run now.
+    pub recent_bytes_max: u64,
     /// The disk. Anything but the operating system's is for tests.
     pub disk: Arc<dyn Disk>,
     /// Told the file's size, so that whoever bounds the directory can count it.
@@ -51,6 +56,7 @@ impl Default for RecordsOptions {
             bytes_max: 1 << 30,
             durability: Durability::default(),
             cache_bytes: 32 << 20,
+            recent_bytes_max: 32 << 20,
             disk: Arc::new(OsDisk),
             file_bytes: ByteCounter::default(),
         }
@@ -69,6 +75,7 @@ impl Default for RecordsOptions {
 pub struct DiskRecords {
     database: Arc<Database>,
     uses: Arc<Uses>,
+    recent: Arc<Recent>,
     clock: Arc<dyn Clock>,
     bytes_max: u64,
     writer: Writer,
@@ -96,9 +103,11 @@ impl DiskRecords {
             options.file_bytes,
         )?);
         let uses = Arc::new(Uses::new(database.next_stamp("open")?));
+        let recent = Arc::new(Recent::new(options.recent_bytes_max));
         let writer = Writer::start(Job {
             database: database.clone(),
             uses: uses.clone(),
+            recent: recent.clone(),
             durability: options.durability,
             bytes_max: options.bytes_max,
             unsynced_since: None,
@@ -106,10 +115,27 @@ impl DiskRecords {
         Ok(Self {
             database,
             uses,
+            recent,
             clock,
             bytes_max: options.bytes_max,
             writer,
         })
+    }
+
+    /// Reads a record from the file.
+    async fn read(&self, key: Key) -> Result<Option<Record>> {
+        let (database, recent) = (self.database.clone(), self.recent.clone());
+        let read = move || {
+            let begun = recent.begin(&key);
+            let record = database.read(&key)?;
+            if let Some(record) = &record {
+                recent.keep(key, record, begun);
+            }
+            Ok(record)
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| damaged(self.database.path()))?
     }
 
     /// Ends in good order: everything acknowledged is in the file. Later writes are refused.
@@ -130,11 +156,11 @@ fn damaged(path: &Path) -> Error {
 #[async_trait]
 impl Records for DiskRecords {
     async fn get(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Record>> {
-        let (database, key) = (self.database.clone(), format::key(kind, key));
-        let read = move || database.read(&key).map(|record| (key, record));
-        let (key, record) = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|_| damaged(self.database.path()))??;
+        let key = format::key(kind, key);
+        let record = match self.recent.get(&key) {
+            Some(record) => Some(record),
+            None => self.read(key.clone()).await?,
+        };
         let now = self.clock.now();
         let record = record.filter(|record| !record.is_expired(now));
         if record.is_some() && self.uses.note(key) {

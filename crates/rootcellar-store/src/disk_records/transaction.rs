@@ -20,8 +20,8 @@ pub(super) struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Does all of it, or none. Blocks.
-    pub(super) fn run(&self, handle: &redb::Database) -> Result<()> {
+    /// Does all of it, or none; the keys of what had to go to keep the bound. Blocks.
+    pub(super) fn run(&self, handle: &redb::Database) -> Result<Vec<Vec<u8>>> {
         let mut transaction = handle.begin_write()?;
         if self.is_synced {
             // Keeps the start after a crash fast, and commits in two steps, which no content that a client chose can defeat.
@@ -39,10 +39,16 @@ impl Transaction<'_> {
         if self.is_synced || tables.bytes > self.bytes_max {
             self.write_uses(&mut tables)?;
         }
-        while tables.bytes > self.bytes_max && tables.evict()? {}
+        let mut evicted = Vec::new();
+        while tables.bytes > self.bytes_max {
+            match tables.evict()? {
+                Some(key) => evicted.push(key),
+                None => break,
+            }
+        }
         tables.close()?;
         transaction.commit()?;
-        Ok(())
+        Ok(evicted)
     }
 
     fn write_uses(&self, tables: &mut Tables<'_>) -> Result<()> {
@@ -113,15 +119,15 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    /// Removes the record used longest ago. Tells whether there was one.
-    fn evict(&mut self) -> Result<bool> {
+    /// Removes the record used longest ago, and tells its key if there was one.
+    fn evict(&mut self) -> Result<Option<Vec<u8>>> {
         let oldest = self.order.pop_first()?.map(|(_, key)| key.value().to_vec());
         let Some(key) = oldest else {
-            return Ok(false);
+            return Ok(None);
         };
         self.uses.remove(key.as_slice())?;
         self.remove_record(&key)?;
-        Ok(true)
+        Ok(Some(key))
     }
 
     fn close(mut self) -> Result<()> {

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::database::Database;
 use super::format::Key;
+use super::recent::Recent;
 use super::transaction::Transaction;
 use super::uses::Uses;
 use crate::{Durability, Error, ErrorKind, Record, Result};
@@ -121,6 +122,7 @@ impl Drop for Writer {
 pub(super) struct Job {
     pub(super) database: Arc<Database>,
     pub(super) uses: Arc<Uses>,
+    pub(super) recent: Arc<Recent>,
     pub(super) durability: Durability,
     pub(super) bytes_max: u64,
     /// When the oldest commit that is not in the file was made.
@@ -199,11 +201,21 @@ impl Job {
         let handle = self.database.handle("write record")?;
         let outcome = transaction.run(&handle);
         self.unsynced_since = match outcome {
-            Ok(()) if !is_synced => self.unsynced_since.or_else(|| Some(Instant::now())),
+            Ok(_) if !is_synced => self.unsynced_since.or_else(|| Some(Instant::now())),
             _ => None,
         };
         drop(handle);
-        outcome.map_err(|error| self.database.error("write record", error))
+        let Ok(evicted) = &outcome else {
+            self.recent.clear();
+            return outcome
+                .map(|_| ())
+                .map_err(|error| self.database.error("write record", error));
+        };
+        let changed = batch.iter().map(|waiting| match &waiting.change {
+            Change::Put(key, _) | Change::Remove(key) => &**key,
+        });
+        self.recent.forget(changed.chain(evicted.iter().map(Vec::as_slice)));
+        Ok(())
     }
 }
 
