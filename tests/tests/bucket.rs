@@ -29,15 +29,11 @@ struct Service {
     bucket: String,
     access_key_id: String,
     secret_access_key: String,
-    /// Prefixes that were given out: each store has a part of the bucket to itself.
-    next: AtomicU64,
 }
 
 impl Service {
     fn new() -> Self {
         let variable = |name: &str| env::var(format!("ROOTCELLAR_TEST_S3_{name}"));
-        // Short, and another one for each run: the test's own service makes file names of the names of objects.
-        let next = AtomicU64::new(u64::from(std::process::id()) % 10_000 * 1000);
         if let Ok(endpoint) = variable("ENDPOINT") {
             return Self {
                 _own: None,
@@ -46,7 +42,6 @@ impl Service {
                 bucket: variable("BUCKET").unwrap(),
                 access_key_id: variable("ACCESS_KEY_ID").unwrap(),
                 secret_access_key: variable("SECRET_ACCESS_KEY").unwrap(),
-                next,
             };
         }
         let own = S3Server::start();
@@ -57,7 +52,6 @@ impl Service {
             bucket: BUCKET.to_owned(),
             access_key_id: ACCESS_KEY_ID.to_owned(),
             secret_access_key: SECRET_ACCESS_KEY.to_owned(),
-            next,
         }
     }
 
@@ -73,12 +67,16 @@ impl Service {
             .unwrap()
     }
 
-    fn prefix(&self) -> String {
-        format!("t{}", self.next.fetch_add(1, Ordering::Relaxed))
+    /// A part of the bucket that no other store has, of this run or one before.
+    fn prefix() -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Short: the test's own service makes file names of the names of objects.
+        let run = std::process::id() % 100_000;
+        format!("t{run}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     fn bucket(&self, options: BucketOptions) -> Bucket {
-        self.bucket_at(&self.prefix(), options)
+        self.bucket_at(&Self::prefix(), options)
     }
 
     fn bucket_at(&self, prefix: &str, options: BucketOptions) -> Bucket {
@@ -110,7 +108,7 @@ fn records_in_a_bucket_of_s3_are_records() {
     let service = Service::new();
     block_on(check_unbounded_records(async |_, clock| {
         let objects = Arc::new(service.objects(&service.secret_access_key));
-        let prefix = service.prefix();
+        let prefix = Service::prefix();
         Arc::new(
             Bucket::new(objects, &prefix, BucketOptions::default(), clock)
                 .unwrap()
@@ -125,7 +123,7 @@ fn a_large_blob_goes_in_parts_and_comes_back_whole_and_in_pieces() {
     // Three quarters of what it could be, so that it can be compressed a little.
     let content: Bytes = Seeded::new(1).bytes(40_000_000).iter().map(|byte| byte & 63).collect();
     for zstd_level in [None, Some(1)] {
-        let prefix = service.prefix();
+        let prefix = Service::prefix();
         let options = BucketOptions::default()
             .with_single_put_bytes_max(10 << 20)
             .with_zstd_level(zstd_level);
