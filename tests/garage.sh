@@ -27,7 +27,7 @@ api_bind_addr = "127.0.0.1:3900"
 root_domain = ".s3.garage.localhost"
 TOML
 garage() { "$tools/bin/garage" -c "$work/garage.toml" "$@"; }
-garage server > "$work/log" 2>&1 &
+"$tools/bin/garage" -c "$work/garage.toml" server > "$work/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
     garage status > /dev/null 2>&1 && break
