@@ -13,12 +13,23 @@ pub(super) struct Complaint {
 impl Complaint {
     /// Says where in `text` the fault is. What the line holds is not repeated: it may be a secret.
     pub(super) fn new(text: &str, error: &toml::de::Error) -> Self {
-        let line_at = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let at = error.span().map(|span| span.start.min(text.len()));
+        let message = improve(error.message());
         Self {
-            line: error.span().map(|span| line_at(span.start)),
-            message: improve(error.message()),
+            line: at.map(|at| text[..at].matches('\n').count() + 1),
+            message: match at.and_then(|at| key_at(text, at)) {
+                Some(key) => format!("{key}: {message}"),
+                None => message,
+            },
         }
     }
+}
+
+/// The key whose value is wrong, if the place is behind one in its line.
+fn key_at(text: &str, at: usize) -> Option<&str> {
+    let line = text[..at].rsplit('\n').next()?;
+    let (key, _) = line.split_once('=')?;
+    Some(key.trim())
 }
 
 impl fmt::Display for Complaint {

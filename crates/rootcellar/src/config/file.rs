@@ -101,7 +101,10 @@ mod tests {
                 "[storage.tiered]\nfast.disk = {}\nslow.bucket = { url = 's3://b', regoin = 'x' }",
                 &["line 3", "\"regoin\"", "nearest is \"region\""],
             ),
-            ("layout = 'hybird'", &["line 1", "\"hybird\"", "nearest is \"hybrid\""]),
+            (
+                "layout = 'hybird'",
+                &["line 1: layout: ", "\"hybird\"", "nearest is \"hybrid\""],
+            ),
             ("[storage.tiered]\nfast.disk = {}\n", &["line 1", "slow"]),
             ("workers = 'many'", &["line 1", "expected u32"]),
             ("max_size = '1 parsec'", &["line 1", "1 parsec", "50GiB"]),
