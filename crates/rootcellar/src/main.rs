@@ -64,6 +64,8 @@ fn start_logging(filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where the log cannot be written, as on a disk that is full, saying so there would end the thread that says it.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)

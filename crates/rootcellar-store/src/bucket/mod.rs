@@ -1,7 +1,7 @@
 //! Blobs and records in a bucket of an object store: S3 and what speaks its protocol, Google Cloud Storage, Azure, or a directory.
 //!
 //! ```text
-//!   <prefix>/cas/sha256/5f/5f16.../1234     the blob of 1234 bytes with that hash
+//!   <prefix>/cas/sha256/5f/5f16...-1234     the blob of 1234 bytes with that hash
 //!   <prefix>/records/<kind>/<hash>          a record (records.rs)
 //!   <prefix>/touched/...                    for a moment, while an object is made young again (touch.rs)
 //! ```

@@ -39,22 +39,20 @@ impl Names {
     fn of_digest(&self, below: &'static str, digest: &Digest) -> Path {
         let hash = digest.hash_hex().to_string();
         let below = self.prefix.clone().join(below).join(digest.function().name());
-        // A directory on a disk should not have millions of entries.
-        below
-            .join(&hash[..2])
-            .join(hash.as_str())
-            .join(digest.size_bytes().to_string())
+        // A directory on a disk should not have millions of entries, nor one file each.
+        below.join(&hash[..2]).join(format!("{hash}-{}", digest.size_bytes()))
     }
 
     /// The digest of a blob's object; `None` of any other's.
     pub(super) fn digest(&self, name: &Path) -> Option<Digest> {
         let blobs = self.blobs();
         let parts: Vec<_> = name.prefix_match(&blobs)?.collect();
-        let [function, _, hash, size] = parts.as_slice() else {
+        let [function, _, name_in_it] = parts.as_slice() else {
             return None;
         };
+        let (hash, size) = name_in_it.as_ref().split_once('-')?;
         let function: DigestFunction = function.as_ref().parse().ok()?;
-        let digest = Digest::from_text(function, hash.as_ref(), size.as_ref()).ok()?;
+        let digest = Digest::from_text(function, hash, size).ok()?;
         (self.blob(&digest) == *name).then_some(digest)
     }
 
@@ -87,7 +85,7 @@ mod tests {
                 let name = names.blob(&digest);
                 assert_eq!(names.digest(&name), Some(digest));
                 assert!(
-                    name.as_ref().starts_with(prefix) && name.as_ref().ends_with("/7"),
+                    name.as_ref().starts_with(prefix) && name.as_ref().ends_with("-7"),
                     "{name}"
                 );
                 assert_eq!(names.digest(&name.clone().join("more")), None);
@@ -98,9 +96,9 @@ mod tests {
         let digest = Digest::of(DigestFunction::Sha256, b"content");
         let hash = digest.hash_hex().to_string();
         for other in [
-            format!("cas/sha256/{}/{hash}/07", &hash[..2]),
-            format!("cas/sha256/00/{hash}/7"),
-            format!("cas/blake4/{}/{hash}/7", &hash[..2]),
+            format!("cas/sha256/{}/{hash}-07", &hash[..2]),
+            format!("cas/sha256/00/{hash}-7"),
+            format!("cas/blake4/{}/{hash}-7", &hash[..2]),
             "cas/sha256".to_owned(),
             "elsewhere".to_owned(),
         ] {

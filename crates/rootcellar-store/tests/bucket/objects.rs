@@ -29,7 +29,7 @@ fn bucket(objects: &Arc<InMemory>, options: BucketOptions) -> Bucket {
 
 fn name(digest: Digest) -> Path {
     let hash = digest.hash_hex().to_string();
-    Path::from(format!("b/cas/sha256/{}/{hash}/{}", &hash[..2], digest.size_bytes()))
+    Path::from(format!("b/cas/sha256/{}/{hash}-{}", &hash[..2], digest.size_bytes()))
 }
 
 /// Content that can be compressed to less than half.

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -80,6 +81,8 @@ pub struct Tiered<F: ?Sized = dyn LocalStore> {
     spool: Spool,
     fills: Fills,
     uses: Uses,
+    /// Whether the fast store took nothing the last time.
+    is_without_fast: AtomicBool,
     /// `None` is write-through.
     behind: Option<Arc<Behind>>,
     writers: Tasks,
@@ -98,6 +101,7 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         Self {
             uses: Uses::new(options.tell_uses_after, clock),
             fills: Fills::new(options.fills_max),
+            is_without_fast: AtomicBool::new(false),
             fast,
             slow,
             spool,
@@ -139,18 +143,30 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
             .unzip();
         self.uses.note(stored.iter().map(Verified::digest));
         for (place, outcome) in kept.into_iter().zip(self.fast.put_many(stored).await) {
-            if let Err(error) = outcome {
-                outcomes[place] = self.without_fast(error);
-            }
+            outcomes[place] = self.with_fast(outcome);
         }
         outcomes
+    }
+
+    fn with_fast(&self, outcome: Result<()>) -> Result<()> {
+        match outcome {
+            Ok(()) => {
+                self.is_without_fast.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => self.without_fast(error),
+        }
     }
 
     /// The slow store has the blob, so nothing is lost; but that the fast one is broken has to be seen.
     fn without_fast(&self, error: Error) -> Result<()> {
         match error.kind() {
             ErrorKind::Exhausted | ErrorKind::Unavailable => {
-                tracing::warn!(%error, store = %self.fast, "a blob is in the slow store only");
+                if self.is_without_fast.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(%error, "a blob is in the slow store only");
+                } else {
+                    tracing::warn!(%error, store = %self.fast, "the fast store takes nothing: blobs are in the slow store only");
+                }
                 Ok(())
             }
             _ => Err(error),
@@ -272,7 +288,7 @@ impl<F: BlobStore + ?Sized> BlobStore for Tiered<F> {
                 let digest = blob.digest();
                 self.slow.put(blob.clone()).await?;
                 self.uses.note([digest].into_iter());
-                self.fast.put(blob).await.or_else(|error| self.without_fast(error))
+                self.with_fast(self.fast.put(blob).await)
             }
         }
     }
