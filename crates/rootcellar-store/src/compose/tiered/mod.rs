@@ -4,7 +4,7 @@
 //!   get            fast ── absent ──> slow: a whole blob is brought into fast, once for all who ask (fill.rs);
 //!                                           a part is passed on, and nothing is brought anywhere
 //!   put            write-through:  slow, then fast; acknowledged when slow has it
-//!                  write-behind:   fast, and a list on disk; brought to slow later (behind.rs)
+//!                  write-behind:   fast, and a list on disk; brought to slow later (behind/)
 //!   find_missing   fast, then slow for what fast lacks
 //! ```
 //!

@@ -9,7 +9,10 @@
 //! Nothing is dropped: what is listed is leased in the fast store, so it is not evicted before it is written, and the list survives the
 //! process. When there is no more room in the list, puts wait; after a while they are refused.
 
-use std::collections::VecDeque;
+mod options;
+mod queue;
+mod write;
+
 use std::fmt;
 use std::path::Path;
 use std::pin::pin;
@@ -17,103 +20,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rootcellar_digest::{Digest, DigestMap, DigestSet};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use rootcellar_digest::Digest;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+pub use self::options::{BehindOptions, BehindStatistics};
+use self::queue::{Queue, Taken};
 use crate::compose::health::{Health, has_answered};
 use crate::compose::tasks::Tasks;
-use crate::compose::transfer::{batches, fetch, verify};
 use crate::io::OsDisk;
 use crate::pending::Pending;
-use crate::{BlobStore, Content, Error, ErrorKind, Lease, Leased, LocalStore, Result, Spool, Verified};
+use crate::{BlobStore, Error, ErrorKind, Lease, Leased, LocalStore, Result, Spool, Verified};
 
 /// The slow store is the only one for whom something is to be done.
 const SLOW: u64 = 0;
-/// Bytes of blobs that wait in memory, so that they need not be read again. Others are read from the fast store.
-const MEMORY_BYTES_MAX: u64 = 64 << 20;
-/// Files that are kept open for the same reason.
-const FILES_MAX: usize = 256;
-/// Digests that a writer takes at once.
-const TAKEN_MAX: usize = 1000;
-const PAUSE_FIRST: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A unit of the semaphore that counts bytes, which counts to a few billions only.
 const BYTES_UNIT: u64 = 4096;
-
-/// How puts are written behind. Each value has a default and its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BehindOptions {
-    /// Bytes that may wait, 4 GiB. They are kept in the fast store until they are written: let it be a quarter of that at the most.
-    pub bytes_max: u64,
-    /// Blobs that may wait, 200,000: each takes some 300 bytes of memory.
-    pub blobs_max: usize,
-    /// How long a put waits for room before it is refused, 30 s: less than clients wait for an answer.
-    pub patience: Duration,
-    /// Batches that are written at a time, 8.
-    pub writers: usize,
-    /// Whether the list is synced before a put is acknowledged. If not, a power cut may leave a blob in the fast store only, until it is
-    /// used again.
-    pub is_synced: bool,
-}
-
-impl Default for BehindOptions {
-    fn default() -> Self {
-        Self {
-            bytes_max: 4 << 30,
-            blobs_max: 200_000,
-            patience: Duration::from_secs(30),
-            writers: 8,
-            is_synced: false,
-        }
-    }
-}
-
-impl BehindOptions {
-    /// Lets so many bytes wait.
-    #[must_use]
-    pub fn with_bytes_max(self, bytes_max: u64) -> Self {
-        Self { bytes_max, ..self }
-    }
-
-    /// Lets so many blobs wait.
-    #[must_use]
-    pub fn with_blobs_max(self, blobs_max: usize) -> Self {
-        Self { blobs_max, ..self }
-    }
-
-    /// Refuses puts after they waited so long.
-    #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// Syncs the list before a put is acknowledged.
-    #[must_use]
-    pub fn synced(self, is_synced: bool) -> Self {
-        Self { is_synced, ..self }
-    }
-}
-
-/// How far behind the slow store is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BehindStatistics {
-    /// Blobs that wait.
-    pub blobs: usize,
-    /// Their bytes.
-    pub bytes: u64,
-    /// How long the oldest of them waits.
-    pub oldest: Duration,
-    /// Blobs that were written since the start.
-    pub written: u64,
-    /// Attempts that failed since the start, and were or will be repeated.
-    pub failures: u64,
-    /// Puts that were refused since the start because nothing more could wait.
-    pub refused: u64,
-    /// Blobs that the fast store lost before they were written. Each is an error in the log.
-    pub lost: u64,
-}
 
 /// What waits, and who writes it.
 pub(super) struct Behind {
@@ -141,32 +63,6 @@ struct Counters {
     failures: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Digest>,
-    /// What waits, and what is being written.
-    entries: DigestMap<Entry>,
-    bytes: u64,
-    memory_bytes: u64,
-    files: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    since: Instant,
-    /// The content, if it need not be read again.
-    blob: Option<Verified>,
-    _lease: Lease,
-    _room: Option<Taken>,
-}
-
-/// A blob's part of what may wait.
-#[derive(Debug)]
-struct Taken {
-    _blob: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -219,23 +115,6 @@ impl Behind {
             writers.spawn(async move { behind.keep_writing().await });
         }
         Ok((behind, writers))
-    }
-
-    async fn keep_writing(&self) {
-        let mut pause = PAUSE_FIRST;
-        loop {
-            let mut work = pin!(self.work.notified());
-            work.as_mut().enable();
-            let taken = self.take();
-            if taken.is_empty() {
-                work.await;
-            } else if self.write(taken).await {
-                pause = PAUSE_FIRST;
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -455,174 +334,6 @@ impl Behind {
         }
         let reason = format!("{} evicts what was put at once", self.fast);
         Err(Error::new(ErrorKind::Exhausted, "put", reason).on(digest))
-    }
-
-    /// Takes what one writer writes next.
-    fn take(&self) -> Vec<Digest> {
-        let mut queue = self.queue();
-        let count = queue.waiting.len().div_ceil(self.options.writers.max(1)).min(TAKEN_MAX);
-        queue.waiting.drain(..count).collect()
-    }
-
-    /// Writes blobs; says whether all went well. What did not waits again.
-    async fn write(&self, taken: Vec<Digest>) -> bool {
-        let mut failed: DigestSet = taken.iter().copied().collect();
-        let ended = self.write_missing(&taken, &mut failed).await;
-        self.note_slow(&ended);
-        if let Err(error) = &ended {
-            tracing::debug!(%error, blobs = failed.len(), store = %self.slow, "blobs could not be written, and wait");
-        }
-        if failed.is_empty() {
-            if !self.queue().waiting.is_empty() {
-                // The others may sleep since a time when nothing could be written.
-                self.work.notify_waiters();
-            }
-            return true;
-        }
-        self.counters.failures.fetch_add(failed.len() as u64, Ordering::Relaxed);
-        self.queue().waiting.extend(failed);
-        false
-    }
-
-    /// Takes out of `failed` what was written, or was there.
-    async fn write_missing(&self, taken: &[Digest], failed: &mut DigestSet) -> Result<()> {
-        let missing = self.slow.find_missing(taken).await?;
-        let are_missing: DigestSet = missing.iter().copied().collect();
-        let present: Vec<Digest> = taken
-            .iter()
-            .copied()
-            .filter(|digest| !are_missing.contains(digest))
-            .collect();
-        self.written(&present, failed).await?;
-        for batch in batches(&missing) {
-            self.write_batch(&batch, failed).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_batch(&self, batch: &[Digest], failed: &mut DigestSet) -> Result<()> {
-        let (blobs, lost) = self.contents(batch).await?;
-        if !lost.is_empty() {
-            self.give_up(&lost).await?;
-            failed.retain(|digest| !lost.contains(digest));
-        }
-        let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
-        let outcomes = match blobs.len() {
-            1 => vec![self.slow.put(blobs.into_iter().next().expect("there is one")).await],
-            _ => self.slow.put_many(blobs).await,
-        };
-        let (mut written, mut first_error) = (Vec::new(), None);
-        for (digest, outcome) in digests.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => written.push(digest),
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
-        }
-        self.written(&written, failed).await?;
-        first_error.map_or(Ok(()), Err)
-    }
-
-    async fn written(&self, written: &[Digest], failed: &mut DigestSet) -> Result<()> {
-        self.counters.written.fetch_add(written.len() as u64, Ordering::Relaxed);
-        self.done(written).await?;
-        for digest in written {
-            failed.remove(digest);
-        }
-        Ok(())
-    }
-
-    /// The contents of a batch, and what the fast store lost of it.
-    async fn contents(&self, batch: &[Digest]) -> Result<(Vec<Verified>, Vec<Digest>)> {
-        let (mut blobs, mut lost, mut to_read) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let queue = self.queue();
-            for digest in batch {
-                match queue.entries.get(digest).and_then(|entry| entry.blob.clone()) {
-                    Some(blob) => blobs.push(blob),
-                    None => to_read.push(*digest),
-                }
-            }
-        }
-        let read = match to_read.as_slice() {
-            [one] => vec![fetch(&*self.fast, *one, &self.spool).await],
-            many => {
-                let contents = self.fast.get_many(many).await;
-                many.iter()
-                    .zip(contents)
-                    .map(|(digest, content)| verify(*digest, content))
-                    .collect()
-            }
-        };
-        for (digest, outcome) in to_read.into_iter().zip(read) {
-            match outcome {
-                Ok(blob) => blobs.push(blob),
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) => lost.push(digest),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((blobs, lost))
-    }
-
-    /// Lets go of blobs that need not wait any more.
-    async fn done(&self, digests: &[Digest]) -> Result<()> {
-        if digests.is_empty() {
-            return Ok(());
-        }
-        let (list, done) = (
-            self.list.clone(),
-            digests.iter().map(|digest| (SLOW, *digest)).collect::<Vec<_>>(),
-        );
-        blocking(move || list.done(&done)).await?;
-        let mut queue = self.queue();
-        digests.iter().for_each(|digest| queue.remove(digest));
-        if queue.entries.is_empty() {
-            self.idle.notify_waiters();
-        }
-        Ok(())
-    }
-}
-
-impl Queue {
-    fn push(&mut self, digest: Digest, blob: Option<Verified>, lease: Lease, room: Option<Taken>) {
-        if self.entries.contains_key(&digest) {
-            return;
-        }
-        let blob = blob
-            .filter(|blob| self.may_keep(blob))
-            .map(Verified::in_memory_of_its_own);
-        match blob.as_ref().map(Verified::content) {
-            Some(Content::Bytes(_)) => self.memory_bytes += digest.size_bytes(),
-            Some(_) => self.files += 1,
-            None => {}
-        }
-        self.bytes += digest.size_bytes();
-        let entry = Entry {
-            since: Instant::now(),
-            blob,
-            _lease: lease,
-            _room: room,
-        };
-        self.entries.insert(digest, entry);
-        self.waiting.push_back(digest);
-    }
-
-    fn may_keep(&self, blob: &Verified) -> bool {
-        match blob.content() {
-            Content::Bytes(_) => self.memory_bytes + blob.digest().size_bytes() <= MEMORY_BYTES_MAX,
-            Content::Spooled(_) | Content::Part(..) => self.files < FILES_MAX,
-        }
-    }
-
-    fn remove(&mut self, digest: &Digest) {
-        let Some(entry) = self.entries.remove(digest) else {
-            return;
-        };
-        self.bytes -= digest.size_bytes();
-        match entry.blob.as_ref().map(Verified::content) {
-            Some(Content::Bytes(_)) => self.memory_bytes -= digest.size_bytes(),
-            Some(_) => self.files -= 1,
-            None => {}
-        }
     }
 }
 
