@@ -193,6 +193,9 @@ async fn with_all_shards_of_a_blob_down_nothing_is_said_about_it() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
+    let empty = Digest::empty(FUNCTION);
+    assert_eq!(sharded.read(empty, 1).await.unwrap(), "");
+    assert_eq!(sharded.get_many(&[empty]).await.remove(0).unwrap(), "");
 }
 
 /// A store whose reads break off, or stop.
