@@ -82,6 +82,9 @@ impl<S: BlobStore + ?Sized> BlobStore for ExistenceCached<S> {
     async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob> {
         let outcome = self.inner.get(digest, range).await;
         let blob = self.learn(digest, outcome)?;
+        if blob.is_in_memory() {
+            return Ok(blob);
+        }
         let (range, known) = (blob.range(), self.known.clone());
         // Damage shows in the middle of a read.
         let pieces = blob.into_stream().inspect_err(move |error| {
