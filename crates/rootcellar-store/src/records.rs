@@ -4,7 +4,7 @@
 //! kilobytes, an expiry if there is one. What they mean is known elsewhere.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,7 +24,28 @@ pub struct Record {
     pub expires: Option<SystemTime>,
 }
 
+/// How "never" is written where an expiry is a number.
+const NEVER_MICROS: u64 = u64::MAX;
+
 impl Record {
+    /// The expiry as a number, for stores that write records in a form of their own: microseconds since 1970, or all ones for none.
+    pub fn expiry_micros(&self) -> u64 {
+        let micros = |expires: SystemTime| {
+            let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+            u64::try_from(since).unwrap_or(NEVER_MICROS)
+        };
+        self.expires.map_or(NEVER_MICROS, micros)
+    }
+
+    /// Makes a record of a value and such a number.
+    pub fn of_expiry_micros(value: Bytes, expiry_micros: u64) -> Self {
+        let expires = match expiry_micros {
+            NEVER_MICROS => None,
+            micros => UNIX_EPOCH.checked_add(Duration::from_micros(micros)),
+        };
+        Self { value, expires }
+    }
+
     /// Whether the record's time is over at `now`.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)

@@ -13,7 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -28,7 +28,6 @@ use super::{ActionCache, Connection, Remote};
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
 const VERSION: u8 = 1;
-const NEVER: u64 = u64::MAX;
 /// A longer value is none of ours.
 const VALUE_BYTES_MAX: u64 = 64 << 20;
 
@@ -76,13 +75,9 @@ fn action(kind: RecordKind, key: &[u8]) -> Digest {
 }
 
 fn encode(record: &Record) -> Bytes {
-    let micros = |expires: SystemTime| {
-        let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        u64::try_from(since).unwrap_or(NEVER)
-    };
     let mut encoded = Vec::with_capacity(record.value.len() + 9);
     encoded.put_u8(VERSION);
-    encoded.put_u64_le(record.expires.map_or(NEVER, micros));
+    encoded.put_u64_le(record.expiry_micros());
     encoded.put_slice(&record.value);
     encoded.into()
 }
@@ -91,14 +86,8 @@ fn decode(mut encoded: Bytes) -> Option<Record> {
     if encoded.try_get_u8().ok()? != VERSION {
         return None;
     }
-    let expires = match encoded.try_get_u64_le().ok()? {
-        NEVER => None,
-        micros => Some(UNIX_EPOCH + Duration::from_micros(micros)),
-    };
-    Some(Record {
-        value: encoded,
-        expires,
-    })
+    let expiry_micros = encoded.try_get_u64_le().ok()?;
+    Some(Record::of_expiry_micros(encoded, expiry_micros))
 }
 
 fn failed(operation: &'static str, error: &reapi::Error) -> Error {

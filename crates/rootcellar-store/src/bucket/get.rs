@@ -124,11 +124,7 @@ impl Inner {
             .ok_or_else(damaged)?;
         let opened = self.open(digest, Some(table_at..object_bytes)).await?;
         self.check_size(digest, &opened, object_bytes)?;
-        let mut encoded = Vec::new();
-        let mut pieces = self.requests.bytes(opened);
-        while let Some(piece) = pieces.next().await {
-            encoded.extend_from_slice(&piece?);
-        }
+        let encoded = self.requests.collect(opened).await.map_err(|error| error.on(digest))?;
         let table = SeekTable::decode(&encoded, blob_bytes, object_bytes).ok_or_else(damaged)?;
         let (frames, before) = table.locate(&range);
         let opened = self.open(digest, Some(frames)).await?;

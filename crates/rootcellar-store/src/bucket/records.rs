@@ -12,18 +12,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes};
-use futures_util::StreamExt as _;
 
 use super::Inner;
 use crate::checksum::checksum;
 use crate::{Error, ErrorKind, Record, RecordKind, Records, Result};
 
 const VERSION: u8 = 1;
-const NEVER: u64 = u64::MAX;
 /// A longer object is none of ours.
 const OBJECT_BYTES_MAX: u64 = 64 << 20;
 
@@ -53,12 +50,24 @@ impl BucketRecords {
             let reason = format!("the object of a record has {} bytes", opened.meta.size);
             return Err(Error::new(ErrorKind::DataLoss, "get record", reason));
         }
-        let mut content = Vec::new();
-        let mut pieces = self.bucket.requests.bytes(opened);
-        while let Some(piece) = pieces.next().await {
-            content.extend_from_slice(&piece?);
+        self.bucket.requests.collect(opened).await.map(Some)
+    }
+
+    /// Reads a record that was read damaged. If it reads the same again it is removed: else the fault is not the object's.
+    async fn read_again(&self, kind: RecordKind, key: &[u8], damaged: &Bytes) -> Result<Option<Record>> {
+        let again = self.read(kind, key).await?;
+        match again {
+            None => Ok(None),
+            Some(again) if again == *damaged => {
+                tracing::warn!(kind = kind.0, ?key, bucket = %self.bucket.requests, "a record is damaged and is dropped");
+                self.remove(kind, key).await?;
+                Ok(None)
+            }
+            Some(again) => decode(key, again).map(Some).ok_or_else(|| {
+                let reason = format!("{}: a record reads differently each time", self.bucket.requests);
+                Error::new(ErrorKind::Unavailable, "get record", reason)
+            }),
         }
-        Ok(Some(content.into()))
     }
 }
 
@@ -68,12 +77,11 @@ impl Records for BucketRecords {
         let Some(content) = self.read(kind, key).await? else {
             return Ok(None);
         };
-        let Some(record) = decode(key, content) else {
-            tracing::warn!(kind = kind.0, ?key, bucket = %self.bucket.requests, "a record is damaged and is dropped");
-            self.remove(kind, key).await?;
-            return Ok(None);
+        let record = match decode(key, content.clone()) {
+            Some(record) => Some(record),
+            None => self.read_again(kind, key, &content).await?,
         };
-        Ok((!record.is_expired(self.bucket.clock.now())).then_some(record))
+        Ok(record.filter(|record| !record.is_expired(self.bucket.clock.now())))
     }
 
     async fn put(&self, kind: RecordKind, key: &[u8], record: Record) -> Result<()> {
@@ -107,12 +115,8 @@ impl fmt::Debug for BucketRecords {
 }
 
 fn encode(key: &[u8], record: &Record) -> Vec<u8> {
-    let micros = |expires: SystemTime| {
-        let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        u64::try_from(since).unwrap_or(NEVER)
-    };
     let mut rest = Vec::with_capacity(key.len() + record.value.len() + 12);
-    rest.put_u64_le(record.expires.map_or(NEVER, micros));
+    rest.put_u64_le(record.expiry_micros());
     rest.put_u32_le(u32::try_from(key.len()).expect("a key is short"));
     rest.put_slice(key);
     rest.put_slice(&record.value);
@@ -127,22 +131,18 @@ fn decode(key: &[u8], mut content: Bytes) -> Option<Record> {
     if content.try_get_u8().ok()? != VERSION || content.try_get_u32_le().ok()? != checksum(&content) {
         return None;
     }
-    let expires = match content.try_get_u64_le().ok()? {
-        NEVER => None,
-        micros => Some(UNIX_EPOCH + Duration::from_micros(micros)),
-    };
+    let expiry_micros = content.try_get_u64_le().ok()?;
     let key_bytes = usize::try_from(content.try_get_u32_le().ok()?).ok()?;
     if key_bytes > content.len() || content.split_to(key_bytes) != key {
         return None;
     }
-    Some(Record {
-        value: content,
-        expires,
-    })
+    Some(Record::of_expiry_micros(content, expiry_micros))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use proptest::prelude::*;
 
     use super::*;

@@ -126,6 +126,25 @@ impl Requests {
             .boxed()
     }
 
+    /// All bytes of what was opened, whose length the caller has looked at. A service that sends more is not listened to.
+    pub(super) async fn collect(self: &Arc<Self>, opened: GetResult) -> Result<Bytes> {
+        let len = opened.range.end - opened.range.start;
+        let mut content = Vec::new();
+        let mut pieces = self.bytes(opened);
+        while let Some(piece) = pieces.next().await {
+            content.extend_from_slice(&piece?);
+            if content.len() as u64 > len {
+                let reason = format!("{self}: the service sends more than it said");
+                return Err(Error::new(ErrorKind::DataLoss, "get", reason));
+            }
+        }
+        if (content.len() as u64) < len {
+            let reason = format!("{self}: the object did not come as a whole");
+            return Err(Error::new(ErrorKind::Unavailable, "get", reason));
+        }
+        Ok(content.into())
+    }
+
     pub(super) async fn put(&self, name: &Path, content: PutPayload) -> Result<()> {
         let _slot = self.begin(&self.puts).await;
         let put = self.objects.put(name, content).await;

@@ -16,8 +16,8 @@ use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_store::bucket::{Bucket, BucketOptions};
 use rootcellar_store::testing::{ManualClock, Seeded};
 use rootcellar_store::{
-    BlobStore, BlobStoreExt as _, ByteRange, Clock as _, ErrorKind, Inventory as _, PresenceOptions, SystemClock,
-    Verified,
+    BlobStore, BlobStoreExt as _, ByteRange, Clock as _, ErrorKind, Inventory as _, PresenceOptions, Record,
+    RecordKind, Records as _, SystemClock, Verified,
 };
 
 const FUNCTION: DigestFunction = DigestFunction::Sha256;
@@ -349,4 +349,35 @@ async fn all_that_is_used_is_touched_however_much_it_is() {
     assert!(bucket.find_missing(&digests).await.unwrap().is_empty());
     until(async || bucket.requests().deletes == 500).await;
     assert!(bucket.find_missing(&digests).await.unwrap().is_empty());
+}
+
+/// Only the way to the service is broken.
+#[tokio::test]
+async fn a_record_that_was_read_wrong_and_is_right_stays_and_one_that_is_damaged_goes() {
+    let kind = RecordKind("kind");
+    let record = Record {
+        value: Seeded::new(40).bytes(5000),
+        expires: None,
+    };
+    let objects = Arc::new(FaultyObjects::new(InMemory::new(), 3, 4));
+    let open = |objects: Arc<dyn ObjectStore>| {
+        Bucket::new(objects, "", BucketOptions::default(), Arc::new(SystemClock))
+            .unwrap()
+            .records()
+    };
+    let records = open(objects.clone());
+    while records.put(kind, b"key", record.clone()).await.is_err() {}
+    for _ in 0..300 {
+        match records.get(kind, b"key").await {
+            Ok(found) => assert_eq!(found, Some(record.clone())),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+    }
+    let objects = Arc::new(InMemory::new());
+    let records = open(objects.clone());
+    records.put(kind, b"key", record).await.unwrap();
+    let all: Vec<_> = objects.list(None).try_collect().await.unwrap();
+    objects.put(&all[0].location, "damaged".into()).await.unwrap();
+    assert_eq!(records.get(kind, b"key").await.unwrap(), None);
+    assert!(objects.head(&all[0].location).await.is_err());
 }
