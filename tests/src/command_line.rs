@@ -54,6 +54,21 @@ impl CommandLine {
         }
     }
 
+    /// Puts a file of this content, and gives back its digest as the program prints it.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not take it.
+    pub fn put(&self, name: &str, content: &[u8]) -> String {
+        let file = self.path(name);
+        std::fs::write(&file, content).expect("the client's directory is writable");
+        let path = file.to_str().expect("a temporary directory has a plain name");
+        let finished = self.run(&["put", path]).expect_success();
+        let line = finished.output().lines().find(|line| line.ends_with(name));
+        let digest = line.and_then(|line| line.split_whitespace().next());
+        digest.expect("a put prints a digest and a name").to_owned()
+    }
+
     /// A path that nothing has yet, for a command to write to.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

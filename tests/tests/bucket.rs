@@ -197,14 +197,6 @@ fn front(program: &ServerProgram, s3: &S3Server, write: &str) -> Server {
     Server::start_with(program, &options)
 }
 
-fn put(client: &CommandLine, name: &str, content: &[u8]) -> String {
-    let file = client.path(name);
-    fs::write(&file, content).unwrap();
-    let finished = client.run(&["put", text(&file)]).expect_success();
-    let line = finished.output().lines().find(|line| line.ends_with(name)).unwrap();
-    line.split_whitespace().next().unwrap().to_owned()
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -230,7 +222,7 @@ fn front_ends_share_what_is_in_a_bucket_and_a_lost_disk_loses_nothing() {
     let (mut one, other) = (front(&program, &s3, "through"), front(&program, &s3, "through"));
     let (one_client, other_client) = (CommandLine::new(&program, &one), CommandLine::new(&program, &other));
     let (small, large) = (content(1000), content(3_000_000));
-    let digests = [put(&one_client, "small", &small), put(&one_client, "large", &large)];
+    let digests = [one_client.put("small", &small), one_client.put("large", &large)];
     assert_eq!(get(&other_client, &digests[0]), small);
     assert_eq!(get(&other_client, &digests[1]), large);
     one.stop();
@@ -255,9 +247,9 @@ fn what_is_written_behind_survives_the_server_and_an_outage_of_the_service() {
     s3.stop();
     let mut digests = Vec::new();
     for number in 0..20 {
-        digests.push(put(&client, &format!("blob-{number}"), &content(10_000 + number)));
+        digests.push(client.put(&format!("blob-{number}"), &content(10_000 + number)));
     }
-    digests.push(put(&client, "large", &content(3_000_000)));
+    digests.push(client.put("large", &content(3_000_000)));
     assert_eq!(s3.objects("/cas/"), 0);
     front.crash_and_restart();
     s3.start_again();

@@ -40,15 +40,6 @@ fn content(mark: u8, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Puts a file, and gives back its digest as hash/size.
-fn put(client: &CommandLine, name: &str, content: &[u8]) -> String {
-    let file = client.path(name);
-    fs::write(&file, content).unwrap();
-    let finished = client.run(&["put", text(&file)]).expect_success();
-    let line = finished.output().lines().find(|line| line.ends_with(name)).unwrap();
-    line.split_whitespace().next().unwrap().to_owned()
-}
-
 fn hash(digest: &str) -> &str {
     digest.split('/').find(|part| part.len() == 64).unwrap()
 }
@@ -225,8 +216,8 @@ fn a_check_of_what_is_no_store_says_so_and_makes_none() {
 #[test]
 fn a_store_that_a_server_has_left_is_found_as_it_should_be() {
     let Some((mut server, client)) = serve(&[]) else { return };
-    put(&client, "small", &content(1, SMALL));
-    put(&client, "large", &content(2, LARGE));
+    client.put("small", &content(1, SMALL));
+    client.put("large", &content(2, LARGE));
     server.stop();
     let data = server.data();
     let clean = client.run(&["fsck", text(&data)]).expect_success();
@@ -247,8 +238,8 @@ fn a_store_that_a_server_has_left_is_found_as_it_should_be() {
 fn a_damaged_blob_is_found_named_dropped_and_taken_again() {
     let Some((mut server, client)) = serve(&[]) else { return };
     let (small, large) = (content(1, SMALL), content(2, LARGE));
-    let whole = put(&client, "whole", &content(3, SMALL));
-    let (packed, loose) = (put(&client, "small", &small), put(&client, "large", &large));
+    let whole = client.put("whole", &content(3, SMALL));
+    let (packed, loose) = (client.put("small", &small), client.put("large", &large));
     server.stop();
     let data = server.data();
     let in_pack = damage(&data, &small);
@@ -287,8 +278,8 @@ fn a_damaged_blob_is_found_named_dropped_and_taken_again() {
     client.run(&["get", &whole]).expect_success();
     client.run(&["get", &packed]).expect_failure();
     client.run(&["get", &loose]).expect_failure();
-    put(&client, "small", &small);
-    put(&client, "large", &large);
+    client.put("small", &small);
+    client.put("large", &large);
     let copy = client.path("copy");
     client.run(&["get", &loose, "--output", text(&copy)]).expect_success();
     assert_eq!(fs::read(&copy).unwrap(), large);
@@ -313,7 +304,7 @@ fn a_store_keeps_the_layout_that_it_was_made_with() {
         let Some((mut server, client)) = serve(&["--layout", layout]) else {
             return;
         };
-        let blob = put(&client, "blob", &content(4, SMALL));
+        let blob = client.put("blob", &content(4, SMALL));
         server.restart();
         client.run(&["get", &blob]).expect_success();
         server.stop();
@@ -366,7 +357,7 @@ fn the_settings_of_the_store_are_taken_from_the_file() {
     let Some((server, served)) = serve(&["--config", text(&settings)]) else {
         return;
     };
-    let blob = put(&served, "blob", &content(5, LARGE));
+    let blob = served.put("blob", &content(5, LARGE));
     served.run(&["get", &blob]).expect_success();
     let made = fs::read_to_string(server.data().join("FORMAT")).unwrap();
     assert!(made.contains("layout packed"), "{made}");
