@@ -16,6 +16,10 @@ use crate::requirement::BstProgram;
 /// How long one `bst` command may take; the slowest of these tests' builds take seconds.
 const DEADLINE: Duration = Duration::from_secs(300);
 
+/// What a client leaves free on the disk. Its default is a share of the whole disk, so a large one would fail builds
+/// with "Cache too full" long before it is full.
+const RESERVED: &str = "64M";
+
 /// Which services of a server a client uses, and under which instance name.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
@@ -77,8 +81,9 @@ impl Services {
         if self.sources {
             line(format!("source-caches: {{ servers: [ {pushed} ] }}"));
         }
+        line(format!("cache:\n  reserved-disk-space: {RESERVED}"));
         if self.remote_cache {
-            line(format!("cache: {{ storage-service: {service} }}"));
+            line(format!("  storage-service: {service}"));
         }
         text
     }
