@@ -13,17 +13,21 @@ use crate::io::{Disk, DiskFile, Open};
 pub(super) struct Backend(Arc<dyn DiskFile>);
 
 impl Backend {
-    /// Opens the file, or makes it, durably.
     pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        match disk.open(path, Open::Update) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return Ok(Self(opened?)),
-        }
-        let file = disk.open(path, Open::Create { mode: 0o644 })?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        disk.sync_dir(dir.unwrap_or(Path::new(".")))?;
-        Ok(Self(file))
+        open_or_make(disk, path).map(Self)
     }
+}
+
+/// Opens a file, or makes it, durably.
+pub(super) fn open_or_make(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    match disk.open(path, Open::Update) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    let file = disk.open(path, Open::Create { mode: 0o644 })?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    disk.sync_dir(dir.unwrap_or(Path::new(".")))?;
+    Ok(file)
 }
 
 impl StorageBackend for Backend {

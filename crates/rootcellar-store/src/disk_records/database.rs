@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::backend::Backend;
-use super::format::{self, ABOUT, ORDER, RECORDS, USES, VERSION, VERSION_FIELD};
+use super::format::{
+    self, ABOUT, LOG_AT_FIELD, LOG_CHAIN_FIELD, ORDER, RECORDS, USES, VERSION, VERSION_FIELD, VERSION_MIN,
+};
+use super::log::Mark;
 use crate::io::{Disk, Open};
-use crate::{ByteCounter, Error, ErrorKind, Record, Result};
+use crate::{Error, ErrorKind, Record, Result};
 
 pub(super) struct Database {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     _lock: Box<dyn fmt::Debug + Send + Sync>,
     cache_bytes: usize,
-    file_bytes: ByteCounter,
     /// Guards the handle.
     handle: Mutex<Handle>,
 }
@@ -30,25 +32,26 @@ struct Handle {
     retired: Weak<redb::Database>,
 }
 
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Database {
     /// Blocks.
-    pub(super) fn open(
-        disk: Arc<dyn Disk>,
-        path: PathBuf,
-        cache_bytes: usize,
-        file_bytes: ByteCounter,
-    ) -> Result<Self> {
+    pub(super) fn open(disk: Arc<dyn Disk>, path: PathBuf, cache_bytes: usize) -> Result<Self> {
         let database = Self {
             _lock: lock(&*disk, &path)?,
             disk,
             path,
             cache_bytes,
-            file_bytes,
             handle: Mutex::default(),
         };
         let handle = database.handle("open records")?;
         database.check_version(&handle)?;
-        database.measure();
         Ok(database)
     }
 
@@ -111,6 +114,12 @@ impl Database {
             .map_err(|error| self.error(operation, error))
     }
 
+    /// Where in the log that begins which is not here, if there ever was a log. Blocks.
+    pub(super) fn log_mark(&self, operation: &'static str) -> Result<Option<Mark>> {
+        let handle = self.handle(operation)?;
+        log_mark(&handle).map_err(|error| self.error(operation, error))
+    }
+
     /// Reads a record. Blocks. A damaged one is absent.
     pub(super) fn read(&self, key: &[u8]) -> Result<Option<Record>> {
         let handle = self.handle("get record")?;
@@ -122,12 +131,9 @@ impl Database {
         Ok(found.flatten())
     }
 
-    /// Tells the size of the file to whoever counts it.
-    pub(super) fn measure(&self) {
-        match self.disk.open(&self.path, Open::Read).and_then(|file| file.size()) {
-            Ok(size) => self.file_bytes.set(size),
-            Err(error) => tracing::warn!(%error, "the size of the records' file is not known"),
-        }
+    /// The size of the file. Blocks.
+    pub(super) fn file_bytes(&self) -> io::Result<u64> {
+        self.disk.open(&self.path, Open::Read)?.size()
     }
 }
 
@@ -152,10 +158,13 @@ fn ensure_tables(handle: &redb::Database) -> Result<u64, redb::Error> {
         transaction.open_table(ORDER)?;
         let mut about = transaction.open_table(ABOUT)?;
         let version = about.get(VERSION_FIELD)?.map(|version| version.value());
-        if version.is_none() {
-            about.insert(VERSION_FIELD, VERSION)?;
+        match version {
+            Some(later) if !(VERSION_MIN..=VERSION).contains(&later) => later,
+            _ => {
+                about.insert(VERSION_FIELD, VERSION)?;
+                VERSION
+            }
         }
-        version.unwrap_or(VERSION)
     };
     if version == VERSION {
         transaction.commit()?;
@@ -163,6 +172,13 @@ fn ensure_tables(handle: &redb::Database) -> Result<u64, redb::Error> {
         transaction.abort()?;
     }
     Ok(version)
+}
+
+fn log_mark(handle: &redb::Database) -> Result<Option<Mark>, redb::Error> {
+    let about = handle.begin_read()?.open_table(ABOUT)?;
+    let number = |field| about.get(field).map(|number| number.map(|number| number.value()));
+    let mark = number(LOG_AT_FIELD)?.zip(number(LOG_CHAIN_FIELD)?);
+    Ok(mark.map(|(at, chain)| Mark { at, chain }))
 }
 
 fn last_stamp(handle: &redb::Database) -> Result<Option<u64>, redb::Error> {

@@ -1,15 +1,24 @@
-//! Records in one file, a `redb` database.
+//! Records in two files: a `redb` database, and a log in front of it.
 //!
 //! ```text
-//!   get ──> read lately? else a read transaction on the newest commit ──> value      (its use is noted in memory)
-//!   put ──> queue ──> the writer: all that waits, one transaction, one commit ──> acknowledged
+//!   get ──> logged? read lately? else a read transaction on the newest commit ──> value      (its use is noted in memory)
+//!   put ──> queue ──> the writer: all that waits, one write to the log ──> acknowledged
+//!                                                        │ when it is half full: all of it in one transaction, by another thread
+//!                                                        ▼
+//!                                                     database
 //! ```
 //!
-//! One thread writes (`writer.rs`); readers never wait for it. What is in the file is drawn in `format.rs`.
+//! One thread writes (`writer.rs`), by the rules of `journal.rs`; readers never wait for it. A commit changes a path of pages in each of three
+//! trees, whatever is put, and costs more than all else about a put; so a transaction takes thousands. What is in the files is drawn in
+//! `format.rs` and `log.rs`.
 
 mod backend;
 mod database;
+mod fold;
 mod format;
+mod journal;
+mod log;
+mod logged;
 #[cfg(test)]
 mod power_cut;
 mod recent;
@@ -24,8 +33,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::database::Database;
+use self::fold::FolderThread;
 use self::format::Key;
-use self::recent::Recent;
+use self::journal::{Journal, Parts};
+use self::logged::Logged;
+use self::recent::{Begun, Recent};
 use self::uses::Uses;
 use self::writer::{Change, Job, Writer};
 use crate::io::{Disk, OsDisk};
@@ -36,7 +48,7 @@ use crate::{ByteCounter, Clock, Durability, Error, ErrorKind, Record, RecordKind
 #[derive(Debug, Clone)]
 pub struct RecordsOptions {
     /// The bound on keys and values, with 192 bytes of bookkeeping for each record. 1 GiB: some hundred thousand action results. The
-    /// file can be larger by what is free in it, and by the changes of one sync interval.
+    /// files can be larger by what is free in them.
     pub bytes_max: u64,
     /// What an acknowledged put has survived, see [`DiskRecords`].
     pub durability: Durability,
@@ -46,7 +58,7 @@ pub struct RecordsOptions {
     pub recent_bytes_max: u64,
     /// The disk. Anything but the operating system's is for tests.
     pub disk: Arc<dyn Disk>,
-    /// Told the file's size, so that whoever bounds the directory can count it.
+    /// Told the files' size, so that whoever bounds the directory can count it.
     pub file_bytes: ByteCounter,
 }
 
@@ -63,20 +75,22 @@ impl Default for RecordsOptions {
     }
 }
 
-/// Bounded [`Records`] in a file.
+/// Bounded [`Records`] in a file, with a log beside it: `records.redb` has `records.log`.
 ///
-/// A put that was acknowledged is in the file with [`Durability::Always`]. With [`Durability::Interval`] it is there after the
-/// next sync, and with [`Durability::None`] a minute later at the most: a crash, of the process or of the machine, takes the records
-/// back to the last sync, whole. Dropping or [closing](Self::close) it syncs.
+/// A put that was acknowledged survives the process in every mode. It survives the machine with [`Durability::Always`], and with
+/// [`Durability::Interval`] after the next sync; with [`Durability::None`] once the kernel has written it by itself, or the log was full. A crash of
+/// the machine takes the records back to one moment, whole. Dropping or [closing](Self::close) it syncs.
 ///
-/// A record whose bytes in the file have changed is absent. When there is no room on the disk, puts are
-/// [`Exhausted`](ErrorKind::Exhausted), and what was not synced may be lost; after any other I/O error, all operations are
-/// [`Internal`](ErrorKind::Internal) until the file is opened anew.
+/// A record whose bytes in the file have changed is absent; in the log, so are those behind it. When there is no room on the disk, puts are
+/// [`Exhausted`](ErrorKind::Exhausted). After any other I/O error that the log alone does not explain, all operations on the file are
+/// [`Internal`](ErrorKind::Internal) until it is opened anew.
 pub struct DiskRecords {
     database: Arc<Database>,
+    logged: Arc<Logged>,
     uses: Arc<Uses>,
     recent: Arc<Recent>,
     clock: Arc<dyn Clock>,
+    /// The bound on one record.
     bytes_max: u64,
     writer: Writer,
 }
@@ -96,37 +110,43 @@ impl DiskRecords {
     }
 
     fn open_now(path: PathBuf, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
-        let database = Arc::new(Database::open(
-            options.disk,
-            path,
-            options.cache_bytes,
-            options.file_bytes,
-        )?);
+        let log_path = path.with_extension("log");
+        let log_bytes_max = log::bytes_max(options.bytes_max);
+        let bytes_max = options.bytes_max - log_bytes_max;
+        let database = Arc::new(Database::open(options.disk.clone(), path, options.cache_bytes)?);
+        let logged = Arc::new(Logged::default());
         let uses = Arc::new(Uses::new(database.next_stamp("open")?));
         let recent = Arc::new(Recent::new(options.recent_bytes_max));
-        let writer = Writer::start(Job {
+        let parts = Parts {
+            disk: options.disk,
             database: database.clone(),
-            uses: uses.clone(),
+            logged: logged.clone(),
             recent: recent.clone(),
+            uses: uses.clone(),
+            bytes_max,
+            log_bytes_max,
+            file_bytes: options.file_bytes,
+        };
+        let writer = Writer::start(Job {
+            journal: Journal::open(&log_path, parts, Box::new(FolderThread::default()))?,
             durability: options.durability,
-            bytes_max: options.bytes_max,
             unsynced_since: None,
         })?;
         Ok(Self {
             database,
+            logged,
             uses,
             recent,
             clock,
-            bytes_max: options.bytes_max,
+            bytes_max,
             writer,
         })
     }
 
-    /// Reads a record from the file.
-    async fn read(&self, key: Key) -> Result<Option<Record>> {
+    /// Reads a record from the file, for whoever has begun with that before looking anywhere else.
+    async fn read(&self, key: Key, begun: Begun) -> Result<Option<Record>> {
         let (database, recent) = (self.database.clone(), self.recent.clone());
         let read = move || {
-            let begun = recent.begin(&key);
             let record = database.read(&key)?;
             if let Some(record) = &record {
                 recent.keep(key, record, begun);
@@ -157,14 +177,18 @@ fn damaged(path: &Path) -> Error {
 impl Records for DiskRecords {
     async fn get(&self, kind: RecordKind, key: &[u8]) -> Result<Option<Record>> {
         let key = format::key(kind, key);
-        let record = match self.recent.get(&key) {
-            Some(record) => Some(record),
-            None => self.read(key.clone()).await?,
+        let begun = self.recent.begin(&key);
+        let record = if let Some(logged) = self.logged.get(&key) {
+            logged
+        } else if let Some(record) = self.recent.get(&key) {
+            Some(record)
+        } else {
+            self.read(key.clone(), begun).await?
         };
         let now = self.clock.now();
         let record = record.filter(|record| !record.is_expired(now));
         if record.is_some() && self.uses.note(key) {
-            self.writer.ask_for_sync();
+            self.writer.ask_for_fold();
         }
         Ok(record)
     }

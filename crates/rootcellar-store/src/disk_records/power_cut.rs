@@ -5,25 +5,102 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::database::Database;
+use super::fold::{Fold, Folded, Folder};
 use super::format;
-use super::transaction::Transaction;
+use super::journal::{Journal, Parts};
+use super::log;
+use super::logged::Logged;
+use super::recent::Recent;
 use super::uses::Uses;
 use super::writer::Change;
 use crate::io::Disk as _;
-use crate::testing::{Loss, Seeded, SimulatedDisk};
-use crate::{ByteCounter, Record, RecordKind};
+use crate::testing::{Fault, Loss, Seeded, SimulatedDisk};
+use crate::{ByteCounter, Record, RecordKind, Result};
 
 const WORKLOADS: u64 = 40;
-const TRANSACTIONS: u64 = 12;
+const STEPS: u64 = 20;
 const KEYS: u64 = 20;
+/// The log has a 64th of it: room for some changes, and not for many.
+const BYTES_MAX: u64 = 1 << 20;
 const KIND: RecordKind = RecordKind("kind");
 const DIR: &str = "/store";
 
 type Model = BTreeMap<format::Key, Option<Record>>;
 
-fn open(disk: &SimulatedDisk) -> Database {
-    let path = Path::new(DIR).join("records.redb");
-    Database::open(Arc::new(disk.clone()), path, 1 << 20, ByteCounter::default()).unwrap()
+/// Does what a thread would do at some moment.
+struct Sometime {
+    chance: Seeded,
+    fold: Option<Fold>,
+}
+
+impl Folder for Sometime {
+    fn is_busy(&self) -> bool {
+        self.fold.is_some()
+    }
+
+    fn start(&mut self, fold: Fold) -> Result<()> {
+        self.fold = Some(fold);
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<Folded> {
+        if self.chance.below(4) == 0 { self.wait() } else { None }
+    }
+
+    fn wait(&mut self) -> Option<Folded> {
+        self.fold.take().map(Fold::run)
+    }
+}
+
+/// Records without the threads and the clock.
+struct Subject {
+    journal: Journal,
+    database: Arc<Database>,
+    logged: Arc<Logged>,
+}
+
+impl Subject {
+    /// Opens the records on a disk; what is done beside the writer is done at moments that a seed chooses.
+    fn open(disk: &SimulatedDisk, seed: u64) -> Self {
+        let path = Path::new(DIR).join("records.redb");
+        let disk = Arc::new(disk.clone());
+        let database = Arc::new(Database::open(disk.clone(), path.clone(), 1 << 20).unwrap());
+        let logged = Arc::new(Logged::default());
+        let log_bytes_max = log::bytes_max(BYTES_MAX);
+        let parts = Parts {
+            disk,
+            database: database.clone(),
+            logged: logged.clone(),
+            recent: Arc::new(Recent::new(0)),
+            uses: Arc::new(Uses::new(0)),
+            bytes_max: BYTES_MAX - log_bytes_max,
+            log_bytes_max,
+            file_bytes: ByteCounter::default(),
+        };
+        let folder = Box::new(Sometime {
+            chance: Seeded::new(seed),
+            fold: None,
+        });
+        let journal = Journal::open(&path.with_extension("log"), parts, folder).unwrap();
+        Self {
+            journal,
+            database,
+            logged,
+        }
+    }
+
+    /// Whether a model says what is here.
+    fn holds(&self, model: &Model) -> bool {
+        (0..KEYS).all(|n| {
+            let key = format::key(KIND, &n.to_be_bytes());
+            let expected = model.get(&key).cloned().flatten();
+            let found = self
+                .logged
+                .get(&key)
+                .unwrap_or_else(|| self.database.read(&key).unwrap());
+            found == expected
+        })
+    }
 }
 
 fn change(chance: &mut Seeded) -> Change {
@@ -36,22 +113,14 @@ fn change(chance: &mut Seeded) -> Change {
     Change::Put(key, Record { value, expires: None })
 }
 
-fn apply(model: &mut Model, changes: &[Change]) {
+/// Adds to some models the later ones: one for each change, since a power cut can come between them.
+fn apply(models: &mut Vec<Model>, changes: &[Change]) {
     for change in changes {
-        match change {
-            Change::Put(key, record) => model.insert(key.clone(), Some(record.clone())),
-            Change::Remove(key) => model.insert(key.clone(), None),
-        };
+        let mut model = models.last().unwrap().clone();
+        let (key, record) = change.parts();
+        model.insert(key.clone(), record.cloned());
+        models.push(model);
     }
-}
-
-/// Whether a database holds what a model says.
-fn holds(database: &Database, model: &Model) -> bool {
-    (0..KEYS).all(|n| {
-        let key = format::key(KIND, &n.to_be_bytes());
-        let expected = model.get(&key).cloned().flatten();
-        database.read(&key).unwrap() == expected
-    })
 }
 
 /// The disks that power cuts leave, and the models of the time: one of them has to hold.
@@ -72,12 +141,12 @@ impl Cuts {
         Self { disks }
     }
 
-    /// Opens each disk. It must hold one of `models`: those that were committed since the last that was synced.
+    /// Opens each disk. It must hold one of `models`: those of the moments since the last that was synced.
     fn check(&self, models: &[Model], story: &str) -> usize {
         let disks = std::mem::take(&mut *self.disks.lock().unwrap());
         for (n, disk) in disks.iter().enumerate() {
-            let database = open(disk);
-            let is_one = models.iter().any(|model| holds(&database, model));
+            let subject = Subject::open(disk, 0);
+            let is_one = models.iter().any(|model| subject.holds(model));
             assert!(
                 is_one,
                 "{story}, cut {n}: the records are those of no moment since the last sync"
@@ -87,32 +156,46 @@ impl Cuts {
     }
 }
 
-fn run(seed: u64) -> usize {
-    let mut chance = Seeded::new(seed);
-    let disk = SimulatedDisk::new(chance.number());
+fn disk(seed: u64) -> SimulatedDisk {
+    let disk = SimulatedDisk::new(seed);
     disk.make_dir(Path::new(DIR)).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
-    let database = open(&disk);
-    let cuts = Cuts::of(&disk, chance.clone());
-    let uses = Uses::new(0);
+    disk
+}
+
+fn run(seed: u64, disk: &SimulatedDisk) -> usize {
+    let mut chance = Seeded::new(seed);
+    let mut subject = Subject::open(disk, seed);
+    let cuts = Cuts::of(disk, chance.clone());
     let mut models = vec![Model::new()];
     let mut crashes = 0;
-    for n in 0..TRANSACTIONS {
+    for n in 0..STEPS {
         let changes: Vec<Change> = (0..=chance.below(4)).map(|_| change(&mut chance)).collect();
-        let is_synced = chance.below(2) == 0;
-        let transaction = Transaction {
-            changes: changes.iter().collect(),
-            uses: &uses,
-            bytes_max: 1 << 20,
-            is_synced,
+        apply(&mut models, &changes);
+        let what = chance.below(7);
+        let is_durable = match what {
+            0..=3 => subject.journal.write(changes, false).map(|()| false),
+            4 => subject.journal.write(changes, true).map(|()| true),
+            5 => subject.journal.fold(changes).map(|()| true),
+            _ => subject
+                .journal
+                .write(changes, false)
+                .and_then(|()| subject.journal.sync())
+                .map(|()| true),
         };
-        transaction.run(&database.handle("test").unwrap()).unwrap();
-        let mut model = models.last().unwrap().clone();
-        apply(&mut model, &changes);
-        models.push(model);
-        crashes += cuts.check(&models, &format!("seed {seed}, transaction {n}"));
-        if is_synced {
+        let is_durable = is_durable.unwrap();
+        let story = format!("seed {seed}, step {n} of sort {what}");
+        assert!(subject.holds(models.last().unwrap()), "{story}");
+        crashes += cuts.check(&models, &story);
+        if is_durable {
             models.drain(..models.len() - 1);
+        }
+        // Killed, and started again by the next process.
+        if chance.below(4) == 0 {
+            drop(subject);
+            subject = Subject::open(disk, seed);
+            assert!(subject.holds(models.last().unwrap()), "{story}, and a new start");
+            crashes += cuts.check(&models, &story);
         }
     }
     crashes
@@ -120,6 +203,41 @@ fn run(seed: u64) -> usize {
 
 #[test]
 fn records_survive_power_cuts_as_of_some_moment_since_the_last_sync() {
-    let crashes: usize = (0..WORKLOADS).map(run).sum();
+    let crashes: usize = (0..WORKLOADS).map(|seed| run(seed, &disk(seed))).sum();
     assert!(crashes > 500, "{crashes} power cuts are too few to show anything");
+}
+
+#[test]
+#[should_panic(expected = "no moment since the last sync")]
+fn a_log_that_is_not_synced_is_found_out() {
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+    for seed in 0..WORKLOADS {
+        run(seed, &disk(seed).ignoring_syncs_of(is_log));
+    }
+}
+
+#[test]
+fn what_a_log_could_not_sync_is_kept_and_a_failure_is_not_undone_by_a_start() {
+    let disk = disk(1);
+    let mut subject = Subject::open(&disk, 0);
+    let put = |text: &'static str| {
+        let value = text.into();
+        let key = format::key(KIND, &0_u64.to_be_bytes());
+        vec![Change::Put(key, Record { value, expires: None })]
+    };
+    let mut models = vec![Model::new()];
+    apply(&mut models, &put("first"));
+    subject.journal.write(put("first"), true).unwrap();
+    disk.set_fault(Some(Fault::NoSync));
+    subject.journal.write(put("refused"), true).unwrap_err();
+    assert!(subject.holds(&models[1]), "what was refused is not shown");
+    disk.set_fault(None);
+    drop(subject);
+    let mut subject = Subject::open(&disk, 0);
+    apply(&mut models, &put("later"));
+    subject.journal.write(put("later"), true).unwrap();
+    for loss in [Loss::Everything, Loss::Some, Loss::Nothing] {
+        let subject = Subject::open(&disk.after_power_cut(loss, 5), 0);
+        assert!(subject.holds(models.last().unwrap()), "{loss:?}");
+    }
 }

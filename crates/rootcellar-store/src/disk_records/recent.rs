@@ -1,8 +1,8 @@
 //! Records that were read lately, in memory: reading one takes no thread and no look at the file.
 //!
-//! The writer forgets what it changes or evicts, after the change is committed and before anybody is told of it. A reader that had looked at
-//! the file before that must not bring the old value back: so each forgetting moves a count of the key's part on, and what was read counts
-//! only if the count is what it was before the reading.
+//! The writer forgets what it changes or evicts, after the change can be seen elsewhere and before anybody is told of it. A reader that had
+//! looked elsewhere before that must not bring the old value back: so each forgetting moves a count of the key's part on, and what was read
+//! counts only if the count is what it was before the reader looked anywhere, at what is logged above all.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +63,7 @@ impl Recent {
         self.kept().records.get(key).cloned()
     }
 
-    /// To be called before a record is read from the file.
+    /// To be called before a record is looked for anywhere.
     pub(super) fn begin(&self, key: &[u8]) -> Begun {
         Begun(self.forgettings(key).load(Ordering::SeqCst))
     }

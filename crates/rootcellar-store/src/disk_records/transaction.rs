@@ -1,10 +1,13 @@
-//! One transaction of the writer: changes, uses, and what has to go to keep the bound.
+//! One transaction of the writer: what was logged, uses, and what has to go to keep the bound.
+
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
-use super::format::{self, ABOUT, BYTES_FIELD, ORDER, RECORDS, USES};
+use super::format::{self, ABOUT, BYTES_FIELD, Key, LOG_AT_FIELD, LOG_CHAIN_FIELD, ORDER, RECORDS, USES};
+use super::log::Mark;
+use super::logged::Late;
 use super::uses::Uses;
-use super::writer::Change;
 use crate::Record;
 use crate::records::charge_bytes;
 
@@ -12,33 +15,27 @@ type Result<T> = std::result::Result<T, redb::Error>;
 
 /// What is to be done.
 pub(super) struct Transaction<'a> {
-    pub(super) changes: Vec<&'a Change>,
+    pub(super) changes: &'a BTreeMap<Key, Late>,
     pub(super) uses: &'a Uses,
     pub(super) bytes_max: u64,
-    /// Whether it is in the file when it has run.
-    pub(super) is_synced: bool,
+    /// Where the log goes on behind these changes.
+    pub(super) mark: Mark,
 }
 
 impl Transaction<'_> {
-    /// Does all of it, or none; the keys of what had to go to keep the bound. Blocks.
+    /// Does all of it, durably, or none; the keys of what had to go to keep the bound. Blocks.
     pub(super) fn run(&self, handle: &redb::Database) -> Result<Vec<Vec<u8>>> {
         let mut transaction = handle.begin_write()?;
-        if self.is_synced {
-            // Keeps the start after a crash fast, and commits in two steps, which no content that a client chose can defeat.
-            transaction.set_quick_repair(true);
-        } else {
-            transaction.set_durability(redb::Durability::None)?;
-        }
+        // Keeps the start after a crash fast, and commits in two steps, which no content that a client chose can defeat.
+        transaction.set_quick_repair(true);
         let mut tables = Tables::open(&transaction)?;
-        for change in &self.changes {
-            match change {
-                Change::Put(key, record) => tables.put(key, record, self.uses.stamp())?,
-                Change::Remove(key) => tables.remove(key)?,
+        for (key, late) in self.changes {
+            match &late.record {
+                Some(record) => tables.put(key, record, late.stamp)?,
+                None => tables.remove(key)?,
             }
         }
-        if self.is_synced || tables.bytes > self.bytes_max {
-            self.write_uses(&mut tables)?;
-        }
+        self.write_uses(&mut tables)?;
         let mut evicted = Vec::new();
         while tables.bytes > self.bytes_max {
             match tables.evict()? {
@@ -46,7 +43,7 @@ impl Transaction<'_> {
                 None => break,
             }
         }
-        tables.close()?;
+        tables.close(self.mark)?;
         transaction.commit()?;
         Ok(evicted)
     }
@@ -130,8 +127,10 @@ impl<'a> Tables<'a> {
         Ok(Some(key))
     }
 
-    fn close(mut self) -> Result<()> {
+    fn close(mut self, mark: Mark) -> Result<()> {
         self.about.insert(BYTES_FIELD, self.bytes)?;
+        self.about.insert(LOG_CHAIN_FIELD, mark.chain)?;
+        self.about.insert(LOG_AT_FIELD, mark.at)?;
         Ok(())
     }
 }

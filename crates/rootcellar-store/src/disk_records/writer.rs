@@ -1,4 +1,4 @@
-//! The one thread that writes records: whatever waits becomes one transaction.
+//! The one thread that writes records: whatever waits is written together.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,46 +7,47 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::database::Database;
 use super::format::Key;
-use super::recent::Recent;
-use super::transaction::Transaction;
-use super::uses::Uses;
+use super::journal::Journal;
 use crate::{Durability, Error, ErrorKind, Record, Result};
 
 /// Changes that may wait. Whoever comes later waits with theirs in hand.
 const QUEUE_MAX: usize = 1024;
-/// Changes in one transaction.
+/// Changes that are written together.
 const BATCH_MAX: usize = 256;
-/// Without a chosen interval the file is synced this often: until then nothing that was freed in it can be used again.
-const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A change of one record.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Put(Key, Record),
     Remove(Key),
 }
 
+impl Change {
+    pub(super) fn key(&self) -> &Key {
+        self.parts().0
+    }
+
+    /// The key, and the record unless it is removed.
+    pub(super) fn parts(&self) -> (&Key, Option<&Record>) {
+        match self {
+            Self::Put(key, record) => (key, Some(record)),
+            Self::Remove(key) => (key, None),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Order {
-    Write(Waiting),
-    /// Sync, the noted uses included.
-    Sync,
-    /// Sync, and end.
+    /// A change, who waits for it, and its place in the queue, which is free when it is dropped.
+    Write(Change, oneshot::Sender<Result<()>>, OwnedSemaphorePermit),
+    /// Take all that is noted, uses included, into the database.
+    Fold,
+    /// The same, and end.
     Close(oneshot::Sender<Result<()>>),
 }
 
-/// A change, and who waits for it.
-#[derive(Debug)]
-struct Waiting {
-    change: Change,
-    reply: oneshot::Sender<Result<()>>,
-    /// Its place in the queue, free when this is dropped.
-    _place: OwnedSemaphorePermit,
-}
-
-/// Owns the thread. Dropping it syncs, and waits for that.
+/// Owns the thread. Dropping it has it end in good order, and waits for that.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// Unbounded by itself; every change in it has one of the `places`.
@@ -74,11 +75,7 @@ impl Writer {
         let place = self.places.clone().acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         let (reply, outcome) = oneshot::channel();
-        self.send(Order::Write(Waiting {
-            change,
-            reply,
-            _place: place,
-        }))?;
+        self.send(Order::Write(change, reply, place))?;
         outcome.await.map_err(|_| closed())?
     }
 
@@ -89,9 +86,9 @@ impl Writer {
     }
 
     /// Asks for the noted uses to be written, soon.
-    pub(super) fn ask_for_sync(&self) {
+    pub(super) fn ask_for_fold(&self) {
         // A writer that has ended has written what it could.
-        let _is_running = self.send(Order::Sync);
+        let _is_running = self.send(Order::Fold);
     }
 
     fn send(&self, order: Order) -> Result<()> {
@@ -120,102 +117,98 @@ impl Drop for Writer {
 
 /// What the thread works with.
 pub(super) struct Job {
-    pub(super) database: Arc<Database>,
-    pub(super) uses: Arc<Uses>,
-    pub(super) recent: Arc<Recent>,
+    pub(super) journal: Journal,
     pub(super) durability: Durability,
-    pub(super) bytes_max: u64,
-    /// When the oldest commit that is not in the file was made.
+    /// When the oldest change that is not durable was made.
     pub(super) unsynced_since: Option<Instant>,
 }
 
 /// What is to be done with a batch.
 #[derive(Debug)]
 enum Then {
-    Commit,
+    Write,
     Sync,
+    Fold,
     End(Option<oneshot::Sender<Result<()>>>),
+}
+
+/// Changes, and who waits for them.
+#[derive(Debug, Default)]
+struct Batch {
+    changes: Vec<Change>,
+    replies: Vec<(oneshot::Sender<Result<()>>, OwnedSemaphorePermit)>,
 }
 
 impl Job {
     fn run(mut self, orders: &mpsc::Receiver<Order>) {
         loop {
             let (batch, then) = self.gather(orders);
-            let is_synced = self.durability == Durability::Always || !matches!(then, Then::Commit);
-            let outcome = self.commit(&batch, is_synced);
-            self.database.measure();
-            for waiting in batch {
-                answer(waiting.reply, &outcome);
+            let has_waiters = !batch.replies.is_empty();
+            let outcome = self.carry_out(batch.changes, &then);
+            for (reply, _place) in batch.replies {
+                answer(reply, &outcome);
             }
-            if let Then::End(reply) = then {
-                match reply {
-                    Some(reply) => answer(reply, &outcome),
-                    None => log_failure(&outcome),
-                }
-                return;
+            match then {
+                Then::End(Some(reply)) => return answer(reply, &outcome),
+                Then::End(None) => return log_failure(&outcome),
+                Then::Sync | Then::Fold if !has_waiters => log_failure(&outcome),
+                Then::Write | Then::Sync | Then::Fold => {}
             }
         }
     }
 
+    fn carry_out(&mut self, changes: Vec<Change>, then: &Then) -> Result<()> {
+        let is_synced = self.durability == Durability::Always;
+        let outcome = match then {
+            Then::Write => self.journal.write(changes, is_synced),
+            Then::Sync => self.journal.write(changes, false).and_then(|()| self.journal.sync()),
+            Then::Fold | Then::End(_) => self.journal.fold(changes),
+        };
+        self.unsynced_since = match then {
+            Then::Write if !is_synced => self.unsynced_since.or_else(|| Some(Instant::now())),
+            _ if outcome.is_ok() => None,
+            // Tried again after another interval.
+            _ => self.unsynced_since.map(|_| Instant::now()),
+        };
+        outcome
+    }
+
     /// Waits for orders, or for the time to sync.
-    fn gather(&self, orders: &mpsc::Receiver<Order>) -> (Vec<Waiting>, Then) {
-        let mut batch = Vec::new();
+    fn gather(&self, orders: &mpsc::Receiver<Order>) -> (Batch, Then) {
+        let mut batch = Batch::default();
         let mut next = match self.time_to_sync() {
             Some(left) => orders.recv_timeout(left),
             None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         loop {
             match next {
-                Ok(Order::Write(waiting)) => batch.push(waiting),
-                Ok(Order::Sync) | Err(RecvTimeoutError::Timeout) => return (batch, Then::Sync),
+                Ok(Order::Write(change, reply, place)) => {
+                    batch.changes.push(change);
+                    batch.replies.push((reply, place));
+                }
+                Err(RecvTimeoutError::Timeout) => return (batch, Then::Sync),
+                Ok(Order::Fold) => return (batch, Then::Fold),
                 Ok(Order::Close(reply)) => return (batch, Then::End(Some(reply))),
                 Err(RecvTimeoutError::Disconnected) => return (batch, Then::End(None)),
             }
-            if batch.len() == BATCH_MAX {
-                return (batch, Then::Commit);
+            if batch.changes.len() == BATCH_MAX {
+                return (batch, Then::Write);
             }
             match orders.try_recv() {
                 Ok(order) => next = Ok(order),
-                Err(_) => return (batch, Then::Commit),
+                Err(_) => return (batch, Then::Write),
             }
         }
     }
 
-    /// How long what was committed may wait for a sync; `None` if nothing waits.
+    /// How long what was written may wait for a sync; `None` if nothing waits for one.
     fn time_to_sync(&self) -> Option<Duration> {
-        let interval = match self.durability {
-            Durability::Interval(interval) => interval,
-            Durability::Always | Durability::None => SYNC_INTERVAL,
-        };
-        self.unsynced_since
-            .map(|since| interval.saturating_sub(since.elapsed()))
-    }
-
-    fn commit(&mut self, batch: &[Waiting], is_synced: bool) -> Result<()> {
-        let transaction = Transaction {
-            changes: batch.iter().map(|waiting| &waiting.change).collect(),
-            uses: &self.uses,
-            bytes_max: self.bytes_max,
-            is_synced,
-        };
-        let handle = self.database.handle("write record")?;
-        let outcome = transaction.run(&handle);
-        self.unsynced_since = match outcome {
-            Ok(_) if !is_synced => self.unsynced_since.or_else(|| Some(Instant::now())),
-            _ => None,
-        };
-        drop(handle);
-        let Ok(evicted) = &outcome else {
-            self.recent.clear();
-            return outcome
-                .map(|_| ())
-                .map_err(|error| self.database.error("write record", error));
-        };
-        let changed = batch.iter().map(|waiting| match &waiting.change {
-            Change::Put(key, _) | Change::Remove(key) => &**key,
-        });
-        self.recent.forget(changed.chain(evicted.iter().map(Vec::as_slice)));
-        Ok(())
+        match self.durability {
+            Durability::Interval(interval) => self
+                .unsynced_since
+                .map(|since| interval.saturating_sub(since.elapsed())),
+            Durability::Always | Durability::None => None,
+        }
     }
 }
 
@@ -230,6 +223,6 @@ fn answer(reply: oneshot::Sender<Result<()>>, outcome: &Result<()>) {
 
 fn log_failure(outcome: &Result<()>) {
     if let Err(error) = outcome {
-        tracing::error!(%error, "the last records are lost");
+        tracing::error!(%error, "the latest records may be lost when the power goes");
     }
 }

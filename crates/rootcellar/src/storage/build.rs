@@ -192,7 +192,7 @@ impl<'a> Builder<'a> {
         let store = Arc::new(store);
         self.closers.push(Closer::Disk(store.clone()));
         let options = RecordsOptions {
-            durability: records_durability(settings.durability),
+            durability: durability(&settings),
             file_bytes: others,
             ..RecordsOptions::default()
         };
@@ -424,11 +424,7 @@ fn disk_options(settings: &DiskSettings, others: ByteCounter) -> anyhow::Result<
     Ok(DiskOptions {
         layout: kind_named(&layout).with_context(unknown)?,
         bytes_max: settings.max_size.0,
-        durability: match settings.durability {
-            config::Durability::Always => Durability::Always,
-            config::Durability::Interval => Durability::Interval(settings.sync_interval),
-            config::Durability::None => Durability::None,
-        },
+        durability: durability(settings),
         min_lifetime: settings.min_lifetime,
         when_full: match settings.when_full {
             config::WhenFull::Shorten => WhenFull::Shorten,
@@ -443,11 +439,11 @@ fn disk_options(settings: &DiskSettings, others: ByteCounter) -> anyhow::Result<
     })
 }
 
-/// Records that are not synced are lost with the process, not only with the machine: the database keeps them in memory. There is
-/// one for each action and not one for each file, so the disk is waited for unless nothing at all was promised.
-fn records_durability(configured: config::Durability) -> Durability {
-    match configured {
-        config::Durability::Always | config::Durability::Interval => Durability::Always,
+/// What a disk and the records beside it have survived when a put returns.
+fn durability(settings: &DiskSettings) -> Durability {
+    match settings.durability {
+        config::Durability::Always => Durability::Always,
+        config::Durability::Interval => Durability::Interval(settings.sync_interval),
         config::Durability::None => Durability::None,
     }
 }
