@@ -410,7 +410,7 @@ impl Mounted {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
             .arg(dir.path())
             .status();
         mount.is_ok_and(|status| status.success()).then_some(Self(dir))
@@ -436,7 +436,7 @@ async fn records_go_on_when_a_full_disk_has_room_again() {
     );
     let records = open(&file, Durability::Always).await.unwrap();
     put(&records, 0).await.unwrap();
-    fs::write(&ballast, vec![1; 5 << 20]).unwrap();
+    fs::write(&ballast, vec![1; 50 << 20]).unwrap();
     let large = |n: u64| Record {
         value: vec![u8::try_from(n).unwrap(); 200_000].into(),
         expires: None,

@@ -110,6 +110,13 @@ impl Engine {
         entry
     }
 
+    /// Notes that blobs are used, and tells what is known of each.
+    pub(super) fn touch_entries(&self, digests: &[Digest]) -> Vec<Option<Entry>> {
+        let entries = self.index.touch_many(digests, self.tick());
+        self.note_uses(entries.iter().any(Option::is_some));
+        entries
+    }
+
     /// Notes that blobs are used, and tells of each whether it is absent.
     pub(super) fn are_absent(&self, digests: &[Digest]) -> Vec<bool> {
         let is_absent = self.index.are_absent(digests, self.tick());

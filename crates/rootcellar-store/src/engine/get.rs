@@ -49,8 +49,8 @@ impl Engine {
 
     pub(super) async fn get_many(self: &Arc<Self>, digests: &[Digest]) -> Vec<Result<Bytes>> {
         let (mut outcomes, mut cold) = (Vec::with_capacity(digests.len()), Vec::new());
-        for (at, digest) in digests.iter().enumerate() {
-            let cached = self.get_cached(digest);
+        for (at, (digest, entry)) in digests.iter().zip(self.touch_entries(digests)).enumerate() {
+            let cached = self.get_cached(digest, entry);
             if cached.is_none() {
                 cold.push((at, *digest));
             }
@@ -73,11 +73,11 @@ impl Engine {
     }
 
     /// What can be said of a blob without waiting for the disk.
-    fn get_cached(&self, digest: &Digest) -> Option<Result<Bytes>> {
+    fn get_cached(&self, digest: &Digest, entry: Option<Entry>) -> Option<Result<Bytes>> {
         if digest.is_empty_blob() {
             return Some(Ok(Bytes::new()));
         }
-        match self.find(digest) {
+        match entry {
             Some(entry) => self.read_cached(digest, &entry).transpose(),
             None => Some(Err(Error::not_found("get", *digest))),
         }

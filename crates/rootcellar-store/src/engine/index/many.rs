@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use rootcellar_digest::{Digest, DigestFunction};
 
-use super::shard::{Mixed, Shard};
+use super::shard::{Entry, Mixed, Shard};
 use super::{Index, Table, lock};
 
 /// Blobs looked up together: more than a processor reads at once, and few enough to hold locks for a microsecond or two.
@@ -23,18 +23,27 @@ struct Named {
 impl Index {
     /// Notes that blobs are used, and tells of each whether it is absent.
     pub(in crate::engine) fn are_absent(&self, digests: &[Digest], used: u32) -> Vec<bool> {
-        let mut is_absent = vec![false; digests.len()];
+        let mut is_absent = vec![true; digests.len()];
         for named in self.named(digests) {
-            self.look_up(digests, &named, used, &mut is_absent);
+            self.look_up(digests, &named, used, &mut |at, _| is_absent[at] = false);
         }
         is_absent
     }
 
+    /// Notes that blobs are used, and tells what is known of each.
+    pub(in crate::engine) fn touch_many(&self, digests: &[Digest], used: u32) -> Vec<Option<Entry>> {
+        let mut entries = vec![None; digests.len()];
+        for named in self.named(digests) {
+            self.look_up(digests, &named, used, &mut |at, entry| entries[at] = Some(entry));
+        }
+        entries
+    }
+
     /// Notes that blobs are used, and tells which of them are absent: each once, in the order of first mention.
     pub(in crate::engine) fn absent(&self, digests: &[Digest], used: u32) -> Vec<Digest> {
-        let mut is_told = vec![false; digests.len()];
+        let mut is_told = vec![true; digests.len()];
         for named in self.named(digests) {
-            self.look_up(digests, &named, used, &mut is_told);
+            self.look_up(digests, &named, used, &mut |at, _| is_told[at] = false);
             for same in named.chunk_by(|one, next| one.mixed == next.mixed) {
                 if same.len() > 1 {
                     tell_once(digests, same, &mut is_told);
@@ -71,18 +80,26 @@ impl Index {
             })
     }
 
-    fn look_up(&self, digests: &[Digest], named: &[Named], used: u32, is_absent: &mut [bool]) {
+    /// Notes that blobs are used, and hands over what is known of those that are there.
+    fn look_up(&self, digests: &[Digest], named: &[Named], used: u32, found: &mut impl FnMut(usize, Entry)) {
         let function = digests[named[0].at].function();
         let Some(table) = self.tables[function as usize].get() else {
-            return named.iter().for_each(|named| is_absent[named.at] = true);
+            return;
         };
         for together in named.chunks(TOGETHER) {
-            self.touch_together(table, digests, together, used, is_absent);
+            self.touch_together(table, digests, together, used, found);
         }
     }
 
     /// In some passes, each over all of them: what one of them waits for, all of them wait for at once.
-    fn touch_together(&self, table: &Table, digests: &[Digest], named: &[Named], used: u32, is_absent: &mut [bool]) {
+    fn touch_together(
+        &self,
+        table: &Table,
+        digests: &[Digest],
+        named: &[Named],
+        used: u32,
+        found: &mut impl FnMut(usize, Entry),
+    ) {
         let mut shards = Locked::new(table, named);
         let mut is_home_filled = [false; TOGETHER];
         for (nth, named) in named.iter().enumerate() {
@@ -90,7 +107,6 @@ impl Index {
         }
         let (mut likely, mut likely_count) = ([(0, 0); TOGETHER], 0);
         for (nth, named) in named.iter().enumerate() {
-            is_absent[named.at] = true;
             if is_home_filled[nth]
                 && let Some(id) = shards.of(nth).likely(named.mixed)
             {
@@ -106,13 +122,13 @@ impl Index {
         for ((nth, id), is_promising) in likely.iter().zip(is_promising) {
             let (Named { mixed, at }, shard) = (named[*nth], shards.of(*nth));
             let (hash, size) = (digests[at].hash(), digests[at].size_bytes());
-            let found = match is_promising && shard.is_it(*id, hash, size) {
+            let id = match is_promising && shard.is_it(*id, hash, size) {
                 true => Some(*id),
                 false => shard.find(mixed, hash, size),
             };
-            if let Some(id) = found {
+            if let Some(id) = id {
                 shard.touch(id, table.hash_len, used);
-                is_absent[at] = false;
+                found(at, shard.entry(id, table.hash_len));
             }
         }
     }
