@@ -44,10 +44,12 @@ impl Fold {
     }
 
     fn commit(&self) -> Result<Vec<Vec<u8>>> {
+        // Taken whatever comes: a database that fails must not make every reader ask for the next attempt.
+        let uses = self.uses.take();
         let handle = self.database.handle("write record")?;
         let transaction = Transaction {
             changes: &self.changes,
-            uses: &self.uses,
+            uses,
             bytes_max: self.bytes_max,
             mark: self.mark,
         };

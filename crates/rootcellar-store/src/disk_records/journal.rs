@@ -11,12 +11,14 @@ use super::recent::Recent;
 use super::uses::Uses;
 use super::writer::Change;
 use crate::io::Disk;
-use crate::{ByteCounter, Error, Result};
+use crate::{ByteCounter, Error, ErrorKind, Result};
 
 /// One writer's. All calls block.
 pub(super) struct Journal {
     parts: Parts,
     log: Log,
+    /// Whether the kernel may have dropped what it could not write to the log: a later sync that succeeds says nothing of it.
+    is_log_doubtful: bool,
     folder: Box<dyn Folder>,
 }
 
@@ -34,19 +36,28 @@ pub(super) struct Parts {
 }
 
 impl Journal {
-    /// Opens the log beside the database, and takes what an earlier process left in it into the database.
+    /// Opens the log beside the database, and takes what an earlier process left in it into the database. Where there is no room for that, it
+    /// stays in the log, and can be read.
     pub(super) fn open(path: &Path, parts: Parts, folder: Box<dyn Folder>) -> Result<Self> {
         let failed = |error| Error::io("open records", path.display().to_string(), error);
         let log = Log::open(&*parts.disk, path, parts.log_bytes_max).map_err(failed)?;
         let mark = parts.database.log_mark("open records")?;
         let left = mark.map_or(Ok(Vec::new()), |mark| log.read(mark)).map_err(failed)?;
-        let mut journal = Self { parts, log, folder };
-        match mark {
-            Some(Mark { at: 0, chain }) if left.is_empty() => journal.log.begin(chain),
-            _ => journal.fold(left)?,
+        let mut journal = Self {
+            parts,
+            log,
+            is_log_doubtful: false,
+            folder,
+        };
+        journal.parts.logged.add(left, || journal.parts.uses.stamp());
+        // Even if there is nothing: a chain that an earlier process wrote with must not be written with again, and the bound may be lower now.
+        match journal.fold(Vec::new()) {
+            Err(error) if error.kind() == ErrorKind::Exhausted => {
+                tracing::warn!(%error, "there is no room for records; they can only be read until there is");
+                Ok(journal)
+            }
+            outcome => outcome.map(|()| journal),
         }
-        journal.measure();
-        Ok(journal)
     }
 
     /// Makes changes: they survive the process when this returns, and a power cut if `is_synced`. After an error each of them was made or not.
@@ -85,16 +96,36 @@ impl Journal {
 
     /// Makes everything that was written durable.
     pub(super) fn sync(&mut self) -> Result<()> {
+        if self.is_log_doubtful {
+            return self.fold(Vec::new());
+        }
         match self.log.sync() {
             Ok(()) => Ok(()),
             Err(error) => self.do_without_log(&error, Vec::new()),
         }
     }
 
+    /// Makes these changes, and everything durable: in the database, or as it is.
+    pub(super) fn close(&mut self, changes: Vec<Change>) -> Result<()> {
+        let outcome = self.fold(changes);
+        if outcome.is_err()
+            && let Err(error) = self.log.sync()
+        {
+            tracing::error!(%error, "nor could the log of records be written");
+        }
+        outcome
+    }
+
+    /// Whether there is something to look after, soon.
+    pub(super) fn is_folding(&self) -> bool {
+        self.folder.is_busy()
+    }
+
     /// The kernel may have dropped what it could not write. All of it is in memory, and goes into the database instead.
     fn do_without_log(&mut self, error: &std::io::Error, changes: Vec<Change>) -> Result<()> {
         let path = self.parts.database.path().display();
         tracing::warn!(%error, records = %path, "the log of records could not be written, its records go into the database now");
+        self.is_log_doubtful = true;
         self.log.give_up();
         self.fold(changes)
     }
@@ -176,6 +207,7 @@ impl Journal {
         let outcome = match evicted {
             Ok(evicted) => {
                 self.log.begin(chain);
+                self.is_log_doubtful = false;
                 self.parts.logged.clear();
                 let evicted = evicted.iter().map(Vec::as_slice);
                 self.parts

@@ -86,15 +86,19 @@ pub(super) fn bytes_max(records_bytes_max: u64) -> u64 {
 }
 
 impl Log {
-    /// Opens the log, or makes it, with all of its bytes on the disk: no later write needs room, and no sync has a size to write. It takes
-    /// nothing until it [begins](Self::begin). Blocks.
+    /// Opens the log, or makes it, with all of its bytes on the disk if there is room: no later write needs any then, and no sync has a size
+    /// to write. It takes nothing until it [begins](Self::begin). Blocks.
     pub(super) fn open(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Self> {
         let file = open_or_make(disk, path)?;
         let size = file.size()?;
         if size < bytes_max {
             let missing = usize::try_from(bytes_max - size).expect("a log is small");
-            file.write_at(&[IoSlice::new(&vec![0; missing])], size)?;
-            file.sync()?;
+            match file.write_at(&[IoSlice::new(&vec![0; missing])], size) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(%error, "there is no room for the log of records");
+                }
+                written => written.and_then(|()| file.sync())?,
+            }
         }
         Ok(Self {
             file,

@@ -54,11 +54,14 @@ impl Logged {
 
     /// Forgets what was changed before a stamp, and not since.
     pub(super) fn forget_before(&self, stamp: u64) {
-        self.write().retain(|_, late| late.stamp >= stamp);
+        let gone: Vec<_> = self.write().extract_if(|_, late| late.stamp < stamp).collect();
+        // Without the lock, for which readers wait.
+        drop(gone);
     }
 
     pub(super) fn clear(&self) {
-        self.write().clear();
+        let gone = std::mem::take(&mut *self.write());
+        drop(gone);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, Late>> {

@@ -78,7 +78,7 @@ impl Default for RecordsOptions {
 /// Bounded [`Records`] in a file, with a log beside it: `records.redb` has `records.log`.
 ///
 /// A put that was acknowledged survives the process in every mode. It survives the machine with [`Durability::Always`], and with
-/// [`Durability::Interval`] after the next sync; with [`Durability::None`] once the kernel has written it by itself, or the log was full. A crash of
+/// [`Durability::Interval`] after the next sync; with [`Durability::None`] once the kernel has written it by itself, or the log was half full. A crash of
 /// the machine takes the records back to one moment, whole. Dropping or [closing](Self::close) it syncs.
 ///
 /// A record whose bytes in the file have changed is absent; in the log, so are those behind it. When there is no room on the disk, puts are
@@ -130,6 +130,7 @@ impl DiskRecords {
         let writer = Writer::start(Job {
             journal: Journal::open(&log_path, parts, Box::new(FolderThread::default()))?,
             durability: options.durability,
+            is_fold_asked: Arc::default(),
             unsynced_since: None,
         })?;
         Ok(Self {
@@ -158,10 +159,10 @@ impl DiskRecords {
             .map_err(|_| damaged(self.database.path()))?
     }
 
-    /// Ends in good order: everything acknowledged is in the file. Later writes are refused.
+    /// Ends in good order: everything acknowledged is durable, and in the database. Later writes are refused.
     ///
     /// # Errors
-    /// That of the last sync.
+    /// That of the last transaction. The log still has what was acknowledged then, and the next start takes it over.
     pub async fn close(&self) -> Result<()> {
         self.writer.close().await
     }

@@ -15,7 +15,7 @@ use super::uses::Uses;
 use super::writer::Change;
 use crate::io::Disk as _;
 use crate::testing::{Fault, Loss, Seeded, SimulatedDisk};
-use crate::{ByteCounter, Record, RecordKind, Result};
+use crate::{ByteCounter, ErrorKind, Record, RecordKind, Result};
 
 const WORKLOADS: u64 = 40;
 const STEPS: u64 = 20;
@@ -62,18 +62,22 @@ struct Subject {
 impl Subject {
     /// Opens the records on a disk; what is done beside the writer is done at moments that a seed chooses.
     fn open(disk: &SimulatedDisk, seed: u64) -> Self {
+        Self::open_with(disk, seed, BYTES_MAX)
+    }
+
+    fn open_with(disk: &SimulatedDisk, seed: u64, bytes_max: u64) -> Self {
         let path = Path::new(DIR).join("records.redb");
         let disk = Arc::new(disk.clone());
         let database = Arc::new(Database::open(disk.clone(), path.clone(), 1 << 20).unwrap());
         let logged = Arc::new(Logged::default());
-        let log_bytes_max = log::bytes_max(BYTES_MAX);
+        let log_bytes_max = log::bytes_max(bytes_max);
         let parts = Parts {
             disk,
             database: database.clone(),
             logged: logged.clone(),
             recent: Arc::new(Recent::new(0)),
             uses: Arc::new(Uses::new(0)),
-            bytes_max: BYTES_MAX - log_bytes_max,
+            bytes_max: bytes_max - log_bytes_max,
             log_bytes_max,
             file_bytes: ByteCounter::default(),
         };
@@ -93,13 +97,13 @@ impl Subject {
     fn holds(&self, model: &Model) -> bool {
         (0..KEYS).all(|n| {
             let key = format::key(KIND, &n.to_be_bytes());
-            let expected = model.get(&key).cloned().flatten();
-            let found = self
-                .logged
-                .get(&key)
-                .unwrap_or_else(|| self.database.read(&key).unwrap());
-            found == expected
+            self.get(&key) == model.get(&key).cloned().flatten()
         })
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Record> {
+        let logged = self.logged.get(key);
+        logged.unwrap_or_else(|| self.database.read(key).unwrap())
     }
 }
 
@@ -207,37 +211,148 @@ fn records_survive_power_cuts_as_of_some_moment_since_the_last_sync() {
     assert!(crashes > 500, "{crashes} power cuts are too few to show anything");
 }
 
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
+}
+
+fn is_database(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "redb")
+}
+
 #[test]
 #[should_panic(expected = "no moment since the last sync")]
 fn a_log_that_is_not_synced_is_found_out() {
-    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
     for seed in 0..WORKLOADS {
         run(seed, &disk(seed).ignoring_syncs_of(is_log));
     }
 }
 
+/// A change of one record, and another of another.
+fn put(key: u64, text: &'static str) -> Change {
+    let value = text.into();
+    Change::Put(format::key(KIND, &key.to_be_bytes()), Record { value, expires: None })
+}
+
+/// What is true after these changes.
+fn model(changes: &[Change]) -> Model {
+    let mut models = vec![Model::new()];
+    apply(&mut models, changes);
+    models.pop().unwrap()
+}
+
+/// A disk as it was left, or with all or nothing of what was not synced.
+fn after_any_end(disk: &SimulatedDisk) -> [SimulatedDisk; 4] {
+    [
+        disk.after_kill(),
+        disk.after_power_cut(Loss::Everything, 5),
+        disk.after_power_cut(Loss::Some, 5),
+        disk.after_power_cut(Loss::Nothing, 5),
+    ]
+}
+
 #[test]
-fn what_a_log_could_not_sync_is_kept_and_a_failure_is_not_undone_by_a_start() {
+fn what_a_disk_could_not_sync_is_refused_and_stays_so() {
     let disk = disk(1);
     let mut subject = Subject::open(&disk, 0);
-    let put = |text: &'static str| {
-        let value = text.into();
-        let key = format::key(KIND, &0_u64.to_be_bytes());
-        vec![Change::Put(key, Record { value, expires: None })]
-    };
-    let mut models = vec![Model::new()];
-    apply(&mut models, &put("first"));
-    subject.journal.write(put("first"), true).unwrap();
+    subject.journal.write(vec![put(0, "first")], true).unwrap();
     disk.set_fault(Some(Fault::NoSync));
-    subject.journal.write(put("refused"), true).unwrap_err();
-    assert!(subject.holds(&models[1]), "what was refused is not shown");
+    subject.journal.write(vec![put(0, "refused")], true).unwrap_err();
+    assert!(
+        subject.holds(&model(&[put(0, "first")])),
+        "what was refused is not shown"
+    );
     disk.set_fault(None);
     drop(subject);
     let mut subject = Subject::open(&disk, 0);
-    apply(&mut models, &put("later"));
-    subject.journal.write(put("later"), true).unwrap();
-    for loss in [Loss::Everything, Loss::Some, Loss::Nothing] {
-        let subject = Subject::open(&disk.after_power_cut(loss, 5), 0);
-        assert!(subject.holds(models.last().unwrap()), "{loss:?}");
+    subject.journal.write(vec![put(0, "later")], true).unwrap();
+    for disk in after_any_end(&disk) {
+        assert!(Subject::open(&disk, 0).holds(&model(&[put(0, "later")])));
     }
+}
+
+#[test]
+fn what_the_log_cannot_sync_goes_into_the_database() {
+    let disk = disk(1).sparing_syncs_of(is_database);
+    let mut subject = Subject::open(&disk, 0);
+    subject.journal.write(vec![put(0, "early")], false).unwrap();
+    disk.set_fault(Some(Fault::NoSync));
+    subject.journal.write(vec![put(1, "always")], true).unwrap();
+    subject.journal.write(vec![put(2, "interval")], false).unwrap();
+    subject.journal.sync().unwrap();
+    let all = model(&[put(0, "early"), put(1, "always"), put(2, "interval")]);
+    for disk in after_any_end(&disk) {
+        assert!(Subject::open(&disk, 0).holds(&all));
+    }
+}
+
+/// The kernel tells once that it could not write: a sync that succeeds after that proves nothing.
+#[test]
+fn a_sync_is_not_believed_after_one_that_failed() {
+    let disk = disk(1);
+    let mut subject = Subject::open(&disk, 0);
+    subject.journal.write(vec![put(0, "value")], false).unwrap();
+    disk.set_fault(Some(Fault::NoSync));
+    subject.journal.sync().unwrap_err();
+    disk.set_fault(None);
+    // The database takes nothing any more, so that only the log could.
+    assert!(subject.journal.sync().is_err(), "it was not written by anybody");
+    assert!(subject.holds(&model(&[put(0, "value")])));
+}
+
+#[test]
+fn a_full_disk_takes_no_record_that_was_acknowledged() {
+    // More than the file begins with, so that it has to grow.
+    const BYTES_MAX: u64 = 16 << 20;
+    const RECORDS: u64 = 2000;
+    let record = |n: u64| Record {
+        value: Seeded::new(n).bytes(8000),
+        expires: None,
+    };
+    let key = |n: u64| format::key(KIND, &n.to_be_bytes());
+    let disk = disk(1);
+    let mut subject = Subject::open_with(&disk, 0, BYTES_MAX);
+    disk.set_fault(Some(Fault::NoSpace));
+    let refused = (0..RECORDS).find_map(|n| {
+        let put = vec![Change::Put(key(n), record(n))];
+        subject.journal.write(put, true).err().map(|error| (n, error))
+    });
+    let (acknowledged, error) = refused.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    let has_all = |subject: &Subject| (0..acknowledged).all(|n| subject.get(&key(n)) == Some(record(n)));
+    assert!(
+        acknowledged > 10 && has_all(&subject),
+        "{acknowledged} were acknowledged"
+    );
+    for disk in after_any_end(&disk) {
+        disk.set_fault(Some(Fault::NoSpace));
+        let mut subject = Subject::open_with(&disk, 0, BYTES_MAX);
+        assert!(
+            has_all(&subject),
+            "what is in the log is read though the database is full"
+        );
+        disk.set_fault(None);
+        subject.journal.write(vec![Change::Remove(key(RECORDS))], true).unwrap();
+        assert!(has_all(&subject));
+        drop(subject);
+        assert!(has_all(&Subject::open_with(&disk, 0, BYTES_MAX)));
+    }
+}
+
+/// A write that a power cut tore had a whole entry behind a torn one. When the torn one is written again, byte for byte, the other one must not
+/// come back with it.
+#[test]
+fn an_entry_that_was_lost_does_not_come_back() {
+    let disk = disk(1);
+    let mut subject = Subject::open(&disk, 0);
+    subject
+        .journal
+        .write(vec![put(0, "torn"), put(1, "whole")], false)
+        .unwrap();
+    let disk = disk.after_kill();
+    disk.flip(&Path::new(DIR).join("records.log"), 0);
+    let mut subject = Subject::open(&disk, 0);
+    assert!(subject.holds(&Model::new()));
+    subject.journal.write(vec![put(0, "torn")], true).unwrap();
+    let subject = Subject::open(&disk.after_kill(), 0);
+    assert!(subject.holds(&model(&[put(0, "torn")])));
 }

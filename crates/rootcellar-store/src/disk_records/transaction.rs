@@ -1,13 +1,12 @@
 //! One transaction of the writer: what was logged, uses, and what has to go to keep the bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
 use super::format::{self, ABOUT, BYTES_FIELD, Key, LOG_AT_FIELD, LOG_CHAIN_FIELD, ORDER, RECORDS, USES};
 use super::log::Mark;
 use super::logged::Late;
-use super::uses::Uses;
 use crate::Record;
 use crate::records::charge_bytes;
 
@@ -16,7 +15,8 @@ type Result<T> = std::result::Result<T, redb::Error>;
 /// What is to be done.
 pub(super) struct Transaction<'a> {
     pub(super) changes: &'a BTreeMap<Key, Late>,
-    pub(super) uses: &'a Uses,
+    /// Uses of records, by their stamps.
+    pub(super) uses: HashMap<Key, u64>,
     pub(super) bytes_max: u64,
     /// Where the log goes on behind these changes.
     pub(super) mark: Mark,
@@ -35,7 +35,9 @@ impl Transaction<'_> {
                 None => tables.remove(key)?,
             }
         }
-        self.write_uses(&mut tables)?;
+        for (key, stamp) in &self.uses {
+            tables.touch(key, *stamp)?;
+        }
         let mut evicted = Vec::new();
         while tables.bytes > self.bytes_max {
             match tables.evict()? {
@@ -46,13 +48,6 @@ impl Transaction<'_> {
         tables.close(self.mark)?;
         transaction.commit()?;
         Ok(evicted)
-    }
-
-    fn write_uses(&self, tables: &mut Tables<'_>) -> Result<()> {
-        for (key, stamp) in self.uses.take() {
-            tables.touch(&key, stamp)?;
-        }
-        Ok(())
     }
 }
 

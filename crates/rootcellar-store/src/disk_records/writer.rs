@@ -1,5 +1,6 @@
 //! The one thread that writes records: whatever waits is written together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,6 +16,8 @@ use crate::{Durability, Error, ErrorKind, Record, Result};
 const QUEUE_MAX: usize = 1024;
 /// Changes that are written together.
 const BATCH_MAX: usize = 256;
+/// How long the end of what is done beside the writer may go unnoticed while nothing is written.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A change of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +56,15 @@ pub(super) struct Writer {
     /// Unbounded by itself; every change in it has one of the `places`.
     orders: Option<mpsc::Sender<Order>>,
     places: Arc<Semaphore>,
+    /// Whether there is an order to fold that was not begun.
+    is_fold_asked: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Writer {
     pub(super) fn start(job: Job) -> Result<Self> {
         let (sender, orders) = mpsc::channel();
+        let is_fold_asked = job.is_fold_asked.clone();
         let thread = thread::Builder::new()
             .name("store-records".to_owned())
             .spawn(move || job.run(&orders))
@@ -66,6 +72,7 @@ impl Writer {
         Ok(Self {
             orders: Some(sender),
             places: Arc::new(Semaphore::new(QUEUE_MAX)),
+            is_fold_asked,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -87,8 +94,10 @@ impl Writer {
 
     /// Asks for the noted uses to be written, soon.
     pub(super) fn ask_for_fold(&self) {
-        // A writer that has ended has written what it could.
-        let _is_running = self.send(Order::Fold);
+        if !self.is_fold_asked.swap(true, Ordering::Relaxed) {
+            // A writer that has ended has written what it could.
+            let _is_running = self.send(Order::Fold);
+        }
     }
 
     fn send(&self, order: Order) -> Result<()> {
@@ -119,6 +128,7 @@ impl Drop for Writer {
 pub(super) struct Job {
     pub(super) journal: Journal,
     pub(super) durability: Durability,
+    pub(super) is_fold_asked: Arc<AtomicBool>,
     /// When the oldest change that is not durable was made.
     pub(super) unsynced_since: Option<Instant>,
 }
@@ -162,7 +172,11 @@ impl Job {
         let outcome = match then {
             Then::Write => self.journal.write(changes, is_synced),
             Then::Sync => self.journal.write(changes, false).and_then(|()| self.journal.sync()),
-            Then::Fold | Then::End(_) => self.journal.fold(changes),
+            Then::Fold => {
+                self.is_fold_asked.store(false, Ordering::Relaxed);
+                self.journal.fold(changes)
+            }
+            Then::End(_) => self.journal.close(changes),
         };
         self.unsynced_since = match then {
             Then::Write if !is_synced => self.unsynced_since.or_else(|| Some(Instant::now())),
@@ -173,10 +187,10 @@ impl Job {
         outcome
     }
 
-    /// Waits for orders, or for the time to sync.
+    /// Waits for orders, or for the time to do something without one.
     fn gather(&self, orders: &mpsc::Receiver<Order>) -> (Batch, Then) {
         let mut batch = Batch::default();
-        let mut next = match self.time_to_sync() {
+        let mut next = match self.time_to_look() {
             Some(left) => orders.recv_timeout(left),
             None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -186,19 +200,32 @@ impl Job {
                     batch.changes.push(change);
                     batch.replies.push((reply, place));
                 }
-                Err(RecvTimeoutError::Timeout) => return (batch, Then::Sync),
+                Err(RecvTimeoutError::Timeout) => return (batch, self.write_or_sync()),
                 Ok(Order::Fold) => return (batch, Then::Fold),
                 Ok(Order::Close(reply)) => return (batch, Then::End(Some(reply))),
                 Err(RecvTimeoutError::Disconnected) => return (batch, Then::End(None)),
             }
             if batch.changes.len() == BATCH_MAX {
-                return (batch, Then::Write);
+                return (batch, self.write_or_sync());
             }
             match orders.try_recv() {
                 Ok(order) => next = Ok(order),
-                Err(_) => return (batch, Then::Write),
+                Err(_) => return (batch, self.write_or_sync()),
             }
         }
+    }
+
+    /// Writers who never pause must not keep the sync away.
+    fn write_or_sync(&self) -> Then {
+        match self.time_to_sync() {
+            Some(Duration::ZERO) => Then::Sync,
+            _ => Then::Write,
+        }
+    }
+
+    fn time_to_look(&self) -> Option<Duration> {
+        let look = self.journal.is_folding().then_some(LOOK_INTERVAL);
+        self.time_to_sync().into_iter().chain(look).min()
     }
 
     /// How long what was written may wait for a sync; `None` if nothing waits for one.

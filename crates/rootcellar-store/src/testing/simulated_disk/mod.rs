@@ -33,7 +33,7 @@ pub enum Loss {
 /// Something that the disk does in place of what it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no space: writes that need some fail.
+    /// There is no space: what makes a file longer fails.
     NoSpace,
     /// Syncs fail. Of what they were to make durable, each part is by chance; the rest never will be, though it can be read
     /// until the power goes: Linux reports a write that failed once, and takes the pages for clean from then on.
@@ -63,6 +63,8 @@ struct World {
     /// Whether a sync has failed under this boot.
     has_failed_to_sync: bool,
     never_fails_to_sync: bool,
+    /// What can be synced while syncs fail.
+    is_spared: Option<fn(&Path) -> bool>,
     /// What is never synced, although the disk says so.
     is_ignored: Option<fn(&Path) -> bool>,
     locked: bool,
@@ -85,6 +87,7 @@ impl SimulatedDisk {
             fault: None,
             has_failed_to_sync: false,
             never_fails_to_sync: false,
+            is_spared: None,
             is_ignored: None,
             locked: false,
             changes_made: 0,
@@ -104,6 +107,13 @@ impl SimulatedDisk {
     #[must_use]
     pub fn without_failed_syncs(self) -> Self {
         self.world().never_fails_to_sync = true;
+        self
+    }
+
+    /// A disk whose syncs of the files that `is_spared` picks do not fail when others do.
+    #[must_use]
+    pub fn sparing_syncs_of(self, is_spared: fn(&Path) -> bool) -> Self {
+        self.world().is_spared = Some(is_spared);
         self
     }
 
@@ -233,6 +243,7 @@ impl World {
             fault: None,
             has_failed_to_sync: self.has_failed_to_sync && boot == self.boot,
             never_fails_to_sync: self.never_fails_to_sync,
+            is_spared: self.is_spared,
             is_ignored: self.is_ignored,
             locked: false,
             changes_made: 0,
@@ -269,8 +280,14 @@ impl World {
     }
 
     fn ignores_sync_of_file(&self, file: u64) -> bool {
+        self.is_ignored
+            .is_some_and(|is_ignored| self.has_name(file, is_ignored))
+    }
+
+    /// Whether a file has such a name.
+    fn has_name(&self, file: u64, is_such: fn(&Path) -> bool) -> bool {
         let mut names = self.names.files.iter().filter(|(_, named)| **named == file);
-        names.any(|(path, _)| self.ignores_sync_of(path))
+        names.any(|(path, _)| is_such(path))
     }
 
     fn make(&mut self, change: Change) {
@@ -493,6 +510,9 @@ impl DiskFile for OpenFile {
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         let mut world = self.disk.change()?;
+        if index(size) > world.node(self.file).content.len() {
+            world.check_space()?;
+        }
         let node = world.node(self.file);
         node.set_size(index(size));
         node.reserved = 0;
@@ -501,7 +521,10 @@ impl DiskFile for OpenFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut world = self.disk.change()?;
-        if let Err(error) = world.check_sync() {
+        let is_spared = world
+            .is_spared
+            .is_some_and(|is_spared| world.has_name(self.file, is_spared));
+        if !is_spared && let Err(error) = world.check_sync() {
             let mut chance = Seeded::new(world.changes_made);
             world.node(self.file).fail_to_sync(&mut chance);
             return Err(error);
