@@ -18,11 +18,8 @@ use rootcellar_store::Verified;
 
 use crate::server::core::Core;
 
-/// So many bytes are hashed before others have their turn: some 30 us. Hashing on another thread costs two changes of threads for each batch,
-/// which is more than it is worth where all threads are busy.
-const HASHED_AT_ONCE_BYTES: u64 = 64 * 1024;
-/// A larger blob is hashed on another thread.
-const HASHED_HERE_BYTES_MAX: u64 = 256 * 1024;
+/// Batches with fewer bytes are hashed where they are: that takes less time than the way to another thread.
+const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Stores the blobs of a batch whose content is what their digests say.
 pub(super) async fn update(core: &Core, request: BatchUpdateBlobsRequest) -> Result<BatchUpdateBlobsResponse> {
@@ -34,7 +31,7 @@ pub(super) async fn update(core: &Core, request: BatchUpdateBlobsRequest) -> Res
     let digests: Vec<_> = request.requests.iter().map(|item| item.digest.clone()).collect();
     let items = request.requests.into_iter();
     let parsed = items.map(|item| parse(core, request.digest_function, item)).collect();
-    let outcomes = put(core, verify(parsed).await).await;
+    let outcomes = put(core, verify(parsed, total).await).await;
     let responses = digests.into_iter().zip(outcomes);
     Ok(BatchUpdateBlobsResponse {
         responses: responses
@@ -57,26 +54,19 @@ fn parse(core: &Core, function: i32, item: UpdateRequest) -> Result<(Digest, Byt
     Ok((digest, item.data))
 }
 
-/// Hashes what came.
-async fn verify(parsed: Vec<Result<(Digest, Bytes)>>) -> Vec<Result<Verified>> {
-    let mut verified = Vec::with_capacity(parsed.len());
-    let mut hashed_bytes = 0;
-    for item in parsed {
-        let len = item.as_ref().map_or(0, |(_, data)| data.len() as u64);
-        if hashed_bytes + len > HASHED_AT_ONCE_BYTES && hashed_bytes > 0 {
-            tokio::task::yield_now().await;
-            hashed_bytes = 0;
-        }
-        hashed_bytes += len;
-        let check = move || item.and_then(|(digest, data)| Ok(Verified::check(digest, data)?));
-        verified.push(match len > HASHED_HERE_BYTES_MAX {
-            false => check(),
-            true => tokio::task::spawn_blocking(check)
-                .await
-                .expect("hashing does not panic, and the runtime outlives its tasks"),
-        });
+async fn verify(parsed: Vec<Result<(Digest, Bytes)>>, total: u64) -> Vec<Result<Verified>> {
+    let hash = move || -> Vec<Result<Verified>> {
+        let items = parsed.into_iter();
+        items
+            .map(|item| item.and_then(|(digest, data)| Ok(Verified::check(digest, data)?)))
+            .collect()
+    };
+    if total <= HASHED_INLINE_BYTES_MAX {
+        return hash();
     }
-    verified
+    tokio::task::spawn_blocking(hash)
+        .await
+        .expect("hashing does not panic, and the runtime outlives its tasks")
 }
 
 /// Puts what is right as one batch; the outcomes come in the order of `items`.
