@@ -180,6 +180,12 @@ async fn a_file_that_is_in_use_foreign_or_newer_is_refused_by_name() {
     assert_eq!(refusal(&foreign).await.kind(), ErrorKind::InvalidArgument);
     assert_eq!(fs::read(&foreign).unwrap(), vec![7; 100_000]);
 
+    for extension in ["log", "lock"] {
+        let taken = place.dir.path().join("named").with_extension(extension);
+        assert_eq!(refusal(&taken).await.kind(), ErrorKind::InvalidArgument);
+        assert!(!taken.exists(), "nothing was made before it was refused");
+    }
+
     let database = redb::Database::create(place.file()).unwrap();
     let transaction = database.begin_write().unwrap();
     let about = redb::TableDefinition::<&str, u64>::new("about");

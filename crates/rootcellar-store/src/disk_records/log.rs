@@ -27,9 +27,9 @@ use bytes::Bytes;
 use super::backend::open_or_make;
 use super::format::{self, CHECKSUM_BYTES, EXPIRY_BYTES};
 use super::writer::Change;
-use crate::Record;
 use crate::io::{Disk, DiskFile};
 use crate::records::charge_bytes;
+use crate::{ErrorKind, Record};
 
 /// A log is never larger, so no start has to read more. Some four thousand action results.
 const BYTES_MAX: u64 = 8 << 20;
@@ -94,7 +94,7 @@ impl Log {
         if size < bytes_max {
             let missing = usize::try_from(bytes_max - size).expect("a log is small");
             match file.write_at(&[IoSlice::new(&vec![0; missing])], size) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(error) if ErrorKind::of_io(&error) == ErrorKind::Exhausted => {
                     tracing::warn!(%error, "there is no room for the log of records");
                 }
                 written => written.and_then(|()| file.sync())?,

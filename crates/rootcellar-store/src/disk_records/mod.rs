@@ -75,11 +75,11 @@ impl Default for RecordsOptions {
     }
 }
 
-/// Bounded [`Records`] in a file, with a log beside it: `records.redb` has `records.log`.
+/// Bounded [`Records`] in a file, with a log and a lock beside it: `records.redb` has `records.log` and `records.lock`.
 ///
 /// A put that was acknowledged survives the process in every mode. It survives the machine with [`Durability::Always`], and with
-/// [`Durability::Interval`] after the next sync; with [`Durability::None`] once the kernel has written it by itself, or the log was half full. A crash of
-/// the machine takes the records back to one moment, whole. Dropping or [closing](Self::close) it syncs.
+/// [`Durability::Interval`] after the next sync; with [`Durability::None`] once the kernel has written it by itself, or the log was half
+/// full. A crash of the machine takes the records back to one moment, whole. Dropping or [closing](Self::close) it syncs.
 ///
 /// A record whose bytes in the file have changed is absent; in the log, so are those behind it. When there is no room on the disk, puts are
 /// [`Exhausted`](ErrorKind::Exhausted). After any other I/O error that the log alone does not explain, all operations on the file are
@@ -99,7 +99,7 @@ impl DiskRecords {
     /// Opens the records in the file `path`, or makes the file. Runs on a tokio runtime.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the file is something else's or a later version's,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the file is something else's or a later version's, or ends in `.log` or `.lock`,
     /// [`DataLoss`](ErrorKind::DataLoss) if it is damaged, [`Unavailable`](ErrorKind::Unavailable) if it is in use; I/O errors.
     pub async fn open(path: impl Into<PathBuf>, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let path = path.into();
@@ -111,6 +111,13 @@ impl DiskRecords {
 
     fn open_now(path: PathBuf, options: RecordsOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let log_path = path.with_extension("log");
+        if path == log_path || path == path.with_extension("lock") {
+            let reason = format!(
+                "{}: the log or the lock of the records would have this name",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, "open records", reason));
+        }
         let log_bytes_max = log::bytes_max(options.bytes_max);
         let bytes_max = options.bytes_max - log_bytes_max;
         let database = Arc::new(Database::open(options.disk.clone(), path, options.cache_bytes)?);

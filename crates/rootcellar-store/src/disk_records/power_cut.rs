@@ -251,7 +251,7 @@ fn after_any_end(disk: &SimulatedDisk) -> [SimulatedDisk; 4] {
 }
 
 #[test]
-fn what_a_disk_could_not_sync_is_refused_and_stays_so() {
+fn what_a_disk_could_not_sync_is_refused_and_does_not_come_back_over_what_is_newer() {
     let disk = disk(1);
     let mut subject = Subject::open(&disk, 0);
     subject.journal.write(vec![put(0, "first")], true).unwrap();
