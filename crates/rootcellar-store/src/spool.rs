@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use rootcellar_digest::{Digest, DigestFunction, Hasher};
 use rustix::fs::{CWD, Mode, OFlags};
+use tokio::task::JoinHandle;
 
 use crate::budget::Budget;
 use crate::byte_counter::Share;
@@ -40,6 +41,10 @@ const MEMORY_MAX_BYTES: u64 = 128 * 1024;
 /// threads costs as much as hashing some of them.
 const WRITE_BYTES: usize = 256 * 1024;
 const COPY_PIECE_BYTES: usize = 256 * 1024;
+/// Files of at least this size have the disk's space reserved before they are written: a call, which saves the filesystem from finding
+/// it block by block. First so much, then as much again as was written, and never beyond the size that was declared: a client that
+/// declares much and sends little does not take much.
+const RESERVED_FROM_BYTES: u64 = 1 << 20;
 /// That of a stored blob: the file may become one.
 const FILE_MODE: u32 = 0o444;
 /// As many bytes as the names of a file's extended attributes can have (`XATTR_LIST_MAX`).
@@ -76,17 +81,17 @@ impl Spool {
     /// # Errors
     /// [`ErrorKind::Exhausted`] or [`ErrorKind::Internal`] if the spool file cannot be made.
     pub fn ingest(&self, digest: Digest) -> Result<Ingest> {
-        let body = if digest.size_bytes() <= self.memory_max_bytes {
-            Body::Memory(BytesMut::new())
-        } else {
-            Body::File {
-                partial: self.create()?,
-                pending: Vec::new(),
-            }
+        let hashing = Hashing::new(digest.function(), digest.size_bytes());
+        let body = match digest.size_bytes() <= self.memory_max_bytes {
+            true => Body::Memory {
+                hashing,
+                bytes: BytesMut::new(),
+            },
+            false => Body::File(FileBody::new(hashing, self.create(digest.size_bytes())?)),
         };
         Ok(Ingest {
             digest,
-            hasher: Some(Hashing::new(digest.function(), digest.size_bytes())),
+            taken_bytes: 0,
             body: Some(body),
         })
     }
@@ -96,7 +101,7 @@ impl Spool {
     /// # Errors
     /// [`ErrorKind::Exhausted`] if there is no room; I/O errors.
     pub(crate) fn to_file(&self, blob: &Verified, content: &[u8]) -> Result<Verified> {
-        let mut file = self.create()?;
+        let mut file = self.create(content.len() as u64)?;
         file.write(&[content])?;
         Ok(Verified::from_spool(blob.digest(), blob.checksum(), file.keep()?))
     }
@@ -110,7 +115,7 @@ impl Spool {
         let io_error = |error| Error::io("ingest", "copying a file into the spool", error);
         let declared = source.metadata().map_err(io_error)?.len();
         let mut hasher = Hashing::new(function, declared);
-        let mut file = self.create()?;
+        let mut file = self.create(declared)?;
         let mut piece = vec![0; COPY_PIECE_BYTES];
         loop {
             let len = match source.read(&mut piece) {
@@ -138,7 +143,7 @@ impl Spool {
     pub fn adopt(&self, hashed: &HashedFile, move_to: impl FnOnce(&Path) -> io::Result<()>) -> Result<Verified> {
         let io_error = |error| Error::io("ingest", "taking a file into the spool", error).on(hashed.digest);
         // It takes the place of an empty file of ours: so the name is free, and is removed again whatever happens.
-        let partial = self.create()?;
+        let partial = self.create(0)?;
         self.budget.take(&partial.share, hashed.digest.size_bytes())?;
         let path = partial.name.as_ref().expect("it was created just now").path();
         move_to(path).map_err(io_error)?;
@@ -150,7 +155,8 @@ impl Spool {
         Ok(Verified::from_spool(hashed.digest, hashed.checksum, partial.keep()?))
     }
 
-    fn create(&self) -> Result<Partial> {
+    /// Makes an empty file for content of `size`.
+    fn create(&self, size: u64) -> Result<Partial> {
         /// Makes names that no other spool of this process makes.
         static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -169,7 +175,9 @@ impl Spool {
         };
         Ok(Partial {
             file,
+            size,
             written: 0,
+            reserved: 0,
             name: Some(Name {
                 disk: self.disk.clone(),
                 path,
@@ -265,13 +273,12 @@ impl Drop for Name {
 
 /// Content that is arriving.
 ///
-/// Every operation that fails leaves nothing usable: drop it. So does a dropped future of [`write`](Self::write); the
-/// operations that follow then say so.
+/// An operation that fails leaves nothing usable: drop it. A dropped future of [`write`](Self::write) leaves all that was taken.
 #[derive(Debug)]
 pub struct Ingest {
     digest: Digest,
-    /// `None` while another thread has it, or when it was lost there.
-    hasher: Option<Hashing>,
+    taken_bytes: u64,
+    /// `None` after an error.
     body: Option<Body>,
 }
 
@@ -302,23 +309,60 @@ impl Hashing {
             Err(error) => Err(Error::new(ErrorKind::InvalidArgument, "ingest", error.to_string())),
         }
     }
+
+    /// The checksum, if the content is what `digest` says.
+    fn check(self, digest: Digest) -> Result<u32> {
+        match self.finish()? {
+            (found, checksum) if found == digest => Ok(checksum),
+            (found, _) => Err(mismatch(digest, found)),
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Body {
-    Memory(BytesMut),
-    File {
-        partial: Partial,
-        /// Pieces that wait for others, to be hashed and written with them.
-        pending: Vec<Bytes>,
-    },
+    Memory { hashing: Hashing, bytes: BytesMut },
+    File(FileBody),
+}
+
+/// Content on its way into a file, up to twice [`WRITE_BYTES`] and two pieces of it in memory: what is being hashed and written, and what
+/// comes meanwhile.
+#[derive(Debug)]
+struct FileBody {
+    /// Pieces that wait for others, to be hashed and written with them.
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    writing: Writing,
+    file: Arc<dyn DiskFile>,
+    /// How much of the file can be read.
+    written_bytes: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Writing {
+    Idle(Box<Written>),
+    /// Another thread is at it.
+    Running(JoinHandle<Result<Box<Written>>>),
+    /// It went wrong.
+    Ended,
+}
+
+/// What is in a spool file so far.
+#[derive(Debug)]
+struct Written {
+    hashing: Hashing,
+    partial: Partial,
 }
 
 /// A spool file that is still being written. Dropping it removes it.
 #[derive(Debug)]
 struct Partial {
     file: Arc<dyn DiskFile>,
+    /// What the content is expected to have.
+    size: u64,
     written: u64,
+    /// Bytes for which there is room: in the budget, and for a large file on the disk.
+    reserved: u64,
     name: Option<Name>,
     /// The file's part in what the spool may hold.
     share: Share,
@@ -327,8 +371,8 @@ struct Partial {
 
 impl Partial {
     fn write(&mut self, pieces: &[&[u8]]) -> Result<()> {
-        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        self.budget.take(&self.share, len)?;
+        let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.reserve(self.written + len)?;
         let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
         self.file
             .write_at(&slices, self.written)
@@ -337,9 +381,32 @@ impl Partial {
         Ok(())
     }
 
-    /// Ends the writing. The file is opened anew for reading only: the kernel runs no program from a file that anybody has
+    /// Makes room for content up to `end`.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let reserved = match self.size < RESERVED_FROM_BYTES {
+            true => end,
+            false => end.saturating_mul(2).max(RESERVED_FROM_BYTES).min(self.size).max(end),
+        };
+        self.budget.take(&self.share, reserved - self.reserved)?;
+        self.reserved = reserved;
+        if self.size >= RESERVED_FROM_BYTES {
+            let reserve = self.file.reserve(reserved);
+            reserve.map_err(|error| Error::io("ingest", "reserving room for a spool file", error))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the writing, and gives back what was reserved for more than came. The file is opened anew for reading only: the kernel runs no program from a file that anybody has
     /// open for writing, and a store publishes this very file.
     fn keep(mut self) -> Result<SpoolFile> {
+        if self.reserved > self.written {
+            let cut = self.file.set_size(self.written);
+            cut.map_err(|error| Error::io("ingest", "cutting a spool file", error))?;
+            self.share.set(self.written);
+        }
         let name = self.name.take().expect("kept once, by value");
         let file = name
             .disk
@@ -356,102 +423,134 @@ impl Ingest {
     }
 
     /// Bytes taken so far.
-    pub fn written_bytes(&self) -> u64 {
-        let hashed = self.hasher.as_ref().map_or(0, |hashing| hashing.hasher.hashed_bytes());
-        match &self.body {
-            Some(Body::File { pending, .. }) => hashed + pending.iter().map(|piece| piece.len() as u64).sum::<u64>(),
-            _ => hashed,
-        }
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// The file that the content is written to, and how much of it can be read there; `None` while it is in memory.
     pub(crate) fn file(&self) -> Option<(Arc<dyn DiskFile>, u64)> {
         match &self.body {
-            Some(Body::File { partial, .. }) => Some((partial.file.clone(), partial.written)),
+            Some(Body::File(body)) => Some((body.file.clone(), body.written_bytes.load(Ordering::Acquire))),
             _ => None,
         }
     }
 
-    /// Takes the next piece of content.
+    /// Takes the next piece of content. What it meets when it is written may be an error of a later piece; the last piece is written when
+    /// this returns.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] as soon as there is more than the digest's size; I/O errors of the spool file.
     pub async fn write(&mut self, piece: Bytes) -> Result<()> {
-        let excess = self.written_bytes().saturating_add(piece.len() as u64);
-        if excess > self.digest.size_bytes() {
-            let reason = format!("at least {excess} bytes arrived");
+        let taken_bytes = self.taken_bytes.saturating_add(piece.len() as u64);
+        if taken_bytes > self.digest.size_bytes() {
+            let reason = format!("at least {taken_bytes} bytes arrived");
             return Err(Error::new(ErrorKind::InvalidArgument, "ingest", reason).on(self.digest));
         }
-        let is_last = excess == self.digest.size_bytes();
-        let (mut hasher, body) = self.take()?;
-        let body = match body {
-            Body::Memory(mut bytes) => {
-                hasher.update(&piece);
+        let is_last = taken_bytes == self.digest.size_bytes();
+        self.taken_bytes = taken_bytes;
+        let outcome = match &mut self.body {
+            Some(Body::Memory { hashing, bytes }) => {
+                hashing.update(&piece);
                 bytes.extend_from_slice(&piece);
-                Body::Memory(bytes)
+                Ok(())
             }
-            Body::File { partial, mut pending } => {
-                pending.push(piece);
-                let waiting: usize = pending.iter().map(Bytes::len).sum();
-                if waiting < WRITE_BYTES && !is_last {
-                    Body::File { partial, pending }
-                } else {
-                    let (hashed, partial) = write_pending(hasher, partial, pending)
-                        .await
-                        .map_err(|error| error.on(self.digest))?;
-                    hasher = hashed;
-                    let pending = Vec::new();
-                    Body::File { partial, pending }
-                }
-            }
+            Some(Body::File(body)) => body.take(piece, is_last).await,
+            None => Err(did_not_end()),
         };
-        (self.hasher, self.body) = (Some(hasher), Some(body));
-        Ok(())
+        outcome.map_err(|error| {
+            self.body = None;
+            error.on(self.digest)
+        })
     }
 
     /// Ends the content.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if the content is not what the digest says.
-    pub fn finish(mut self) -> Result<Verified> {
-        let (hasher, body) = self.take()?;
-        let (found, checksum) = hasher.finish().map_err(|error| error.on(self.digest))?;
-        if found != self.digest {
-            return Err(mismatch(self.digest, found));
+    pub fn finish(self) -> Result<Verified> {
+        if self.taken_bytes < self.digest.size_bytes() {
+            let reason = format!("only {} bytes arrived", self.taken_bytes);
+            return Err(Error::new(ErrorKind::InvalidArgument, "ingest", reason).on(self.digest));
         }
-        match body {
+        let verified = match self.body {
             // Hashed just now, piece by piece: the same bytes.
-            Body::Memory(bytes) => Ok(Verified::from_memory(found, checksum, bytes.freeze())),
-            Body::File { partial, pending } => {
-                assert!(
-                    pending.is_empty(),
-                    "the last piece is written, or the digest would be another"
-                );
-                let file = partial.keep().map_err(|error| error.on(found))?;
-                Ok(Verified::from_spool(found, checksum, file))
-            }
-        }
-    }
-
-    fn take(&mut self) -> Result<(Hashing, Body)> {
-        match (self.hasher.take(), self.body.take()) {
-            (Some(hasher), Some(body)) => Ok((hasher, body)),
-            _ => Err(Error::new(ErrorKind::Internal, "ingest", "an earlier write did not end").on(self.digest)),
-        }
+            Some(Body::Memory { hashing, bytes }) => hashing
+                .check(self.digest)
+                .map(|checksum| Verified::from_memory(self.digest, checksum, bytes.freeze())),
+            Some(Body::File(body)) => body.finish(self.digest),
+            None => Err(did_not_end()),
+        };
+        verified.map_err(|error| error.on(self.digest))
     }
 }
 
-/// Hashes and writes pieces where that may block.
-async fn write_pending(mut hasher: Hashing, mut partial: Partial, pending: Vec<Bytes>) -> Result<(Hashing, Partial)> {
-    let write = move || {
+fn did_not_end() -> Error {
+    Error::new(ErrorKind::Internal, "ingest", "an earlier write did not end")
+}
+
+impl FileBody {
+    fn new(hashing: Hashing, partial: Partial) -> Self {
+        Self {
+            pending: Vec::new(),
+            pending_bytes: 0,
+            file: partial.file.clone(),
+            written_bytes: Arc::default(),
+            writing: Writing::Idle(Box::new(Written { hashing, partial })),
+        }
+    }
+
+    /// Takes a piece, and has what waits written once that is enough. Waits for what was begun before.
+    async fn take(&mut self, piece: Bytes, is_last: bool) -> Result<()> {
+        self.pending_bytes += piece.len();
+        self.pending.push(piece);
+        if self.pending_bytes < WRITE_BYTES && !is_last {
+            return Ok(());
+        }
+        let written = self.written().await?;
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let written_bytes = self.written_bytes.clone();
+        let write = move || written.write(&pending, &written_bytes);
+        self.writing = Writing::Running(tokio::task::spawn_blocking(write));
+        if is_last {
+            let written = self.written().await?;
+            self.writing = Writing::Idle(written);
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is being written, and takes what was. Nothing is lost if the caller goes away meanwhile.
+    async fn written(&mut self) -> Result<Box<Written>> {
+        if let Writing::Running(running) = &mut self.writing {
+            let written = running.await;
+            self.writing = Writing::Ended;
+            return written.expect("hashing and writing do not panic, and the runtime outlives its tasks");
+        }
+        match std::mem::replace(&mut self.writing, Writing::Ended) {
+            Writing::Idle(written) => Ok(written),
+            Writing::Running(_) | Writing::Ended => Err(did_not_end()),
+        }
+    }
+
+    fn finish(self, digest: Digest) -> Result<Verified> {
+        // The last piece was written, if its future was not dropped.
+        let Writing::Idle(written) = self.writing else {
+            return Err(did_not_end());
+        };
+        let checksum = written.hashing.check(digest)?;
+        Ok(Verified::from_spool(digest, checksum, written.partial.keep()?))
+    }
+}
+
+impl Written {
+    /// Hashes and writes pieces. Blocks.
+    fn write(mut self: Box<Self>, pending: &[Bytes], written_bytes: &AtomicU64) -> Result<Box<Self>> {
         let pieces: Vec<&[u8]> = pending.iter().map(|piece| &**piece).collect();
         for piece in &pieces {
-            hasher.update(piece);
+            self.hashing.update(piece);
         }
-        partial.write(&pieces)?;
-        Ok((hasher, partial))
-    };
-    tokio::task::spawn_blocking(write)
-        .await
-        .expect("hashing and writing do not panic, and the runtime outlives its tasks")
+        self.partial.write(&pieces)?;
+        written_bytes.store(self.partial.written, Ordering::Release);
+        Ok(self)
+    }
 }

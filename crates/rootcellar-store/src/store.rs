@@ -50,6 +50,14 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Reads whole blobs that fit into memory, one outcome for each digest. The caller bounds the sum of the sizes.
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>>;
 
+    /// As [`get_many`](Self::get_many), into memory that the caller has laid out: a buffer for each digest, with as many bytes as that
+    /// says. What the buffer of a blob holds that could not be read means nothing.
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        let contents = self.get_many(digests).await;
+        let copy = |(content, buffer): (Result<Bytes>, &mut &mut [u8])| content.map(|bytes| buffer.copy_from_slice(&bytes));
+        contents.into_iter().zip(buffers).map(copy).collect()
+    }
+
     /// A moment in the order of uses, if this store keeps one.
     fn mark(&self) -> Option<Mark> {
         None

@@ -12,6 +12,7 @@ mod cas;
 mod connections;
 mod core;
 mod execution;
+mod frames;
 mod health;
 mod inventory;
 mod limits;

@@ -11,7 +11,7 @@ use rootcellar_proto::inventory::inventory_server::{self, InventoryServer};
 use rootcellar_proto::longrunning::operations_server::{self, OperationsServer};
 use rootcellar_proto::reapi::action_cache_server::{self, ActionCacheServer};
 use rootcellar_proto::reapi::capabilities_server::{self, CapabilitiesServer};
-use rootcellar_proto::reapi::content_addressable_storage_server::{self, ContentAddressableStorageServer};
+use rootcellar_proto::reapi::content_addressable_storage_server;
 use rootcellar_proto::reapi::execution_server::{self, ExecutionServer};
 use rootcellar_reapi::{ActionCache, AssetIndex, Functions};
 use rootcellar_scheduler::Dispatcher;
@@ -25,7 +25,7 @@ use super::arrivals::Arrivals;
 use super::assets::AssetService;
 use super::bytestream::{ByteStreamRoute, ByteStreamService};
 use super::capabilities::{CapabilitiesService, Offers};
-use super::cas::CasService;
+use super::cas::{CasRoute, CasService};
 use super::core::Core;
 use super::execution::{ExecutionOptions, ExecutionService, Executor, OperationsService};
 use super::inventory::InventoryService;
@@ -162,10 +162,7 @@ impl Offered {
     fn add_storage(&mut self, core: &Arc<Core>, spool: Spool, offers: Offers) {
         let max = self.message_bytes_max;
         let capabilities = CapabilitiesServer::new(CapabilitiesService::new(core.clone(), offers));
-        let cas = ContentAddressableStorageServer::new(CasService::new(core.clone()))
-            .max_decoding_message_size(max)
-            // Answers are as long as questions, and are kept small where they could be longer.
-            .max_encoding_message_size(max);
+        let cas = CasRoute::new(CasService::new(core.clone()), max);
         let byte_stream = ByteStreamRoute::new(ByteStreamService::new(core.clone(), spool), max);
         self.names.extend([
             capabilities_server::SERVICE_NAME,

@@ -22,7 +22,8 @@ use super::core::Engine;
 use super::index::{Entry, Flags};
 use crate::blob::is_damage;
 use crate::checksum::checksum;
-use crate::layout::{Extent, Region};
+use crate::io::DiskFile;
+use crate::layout::{Extent, Place, Region};
 use crate::{Blob, ByteRange, Error, ErrorKind, Result};
 
 /// Blobs of up to this size are read whole, whatever part of them is asked for.
@@ -40,7 +41,7 @@ impl Engine {
             return Err(Error::not_found("get", digest));
         };
         let range = range.resolve(digest)?;
-        if let Some(whole) = self.read_cached(&digest, &entry)? {
+        if let Some(whole) = CachedReads::new(self).read_new(&digest, &entry) {
             return Ok(part(digest, whole, range));
         }
         self.ensure_checked(&[digest]).await.remove(0)?;
@@ -48,63 +49,72 @@ impl Engine {
     }
 
     pub(super) async fn get_many(self: &Arc<Self>, digests: &[Digest]) -> Vec<Result<Bytes>> {
-        let (mut outcomes, mut cold) = (Vec::with_capacity(digests.len()), Vec::new());
-        for (at, (digest, entry)) in digests.iter().zip(self.touch_entries(digests)).enumerate() {
-            let cached = self.get_cached(digest, entry);
-            if cached.is_none() {
-                cold.push((at, *digest));
-            }
-            outcomes.push(cached.unwrap_or_else(|| Ok(Bytes::new())));
-        }
-        if cold.is_empty() {
-            return outcomes;
-        }
-        let digests: Vec<Digest> = cold.iter().map(|(_, digest)| *digest).collect();
-        let checked = self.ensure_checked(&digests).await;
-        let read = |engine: &Arc<Self>| {
-            let read = |(digest, checked): (Digest, Result<()>)| checked.and_then(|()| engine.read_whole(digest));
-            digests.into_iter().zip(checked).map(read).collect::<Vec<_>>()
-        };
-        let read = self.hop(read).await;
-        for ((at, _), outcome) in cold.into_iter().zip(read) {
+        let mut cached = CachedReads::new(self);
+        let read = |at: usize, entry: &Entry| cached.read_new(&digests[at], entry);
+        let (mut outcomes, cold) = self.read_many_cached(digests, read);
+        for (at, outcome) in self.read_many_cold(digests, cold).await {
             outcomes[at] = outcome;
         }
         outcomes
     }
 
-    /// What can be said of a blob without waiting for the disk.
-    fn get_cached(&self, digest: &Digest, entry: Option<Entry>) -> Option<Result<Bytes>> {
-        if digest.is_empty_blob() {
-            return Some(Ok(Bytes::new()));
+    pub(super) async fn get_many_into(
+        self: &Arc<Self>,
+        digests: &[Digest],
+        buffers: &mut [&mut [u8]],
+    ) -> Vec<Result<()>> {
+        let mut cached = CachedReads::new(self);
+        let read = |at: usize, entry: &Entry| cached.read(&digests[at], entry, buffers[at]).then_some(());
+        let (mut outcomes, cold) = self.read_many_cached(digests, read);
+        for (at, outcome) in self.read_many_cold(digests, cold).await {
+            outcomes[at] = outcome.map(|bytes| buffers[at].copy_from_slice(&bytes));
         }
-        match entry {
-            Some(entry) => self.read_cached(digest, &entry).transpose(),
-            None => Some(Err(Error::not_found("get", *digest))),
+        outcomes
+    }
+
+    /// Has `read` what can be had without waiting for the disk. Tells which blobs have to be waited for.
+    fn read_many_cached<T: Default>(
+        &self,
+        digests: &[Digest],
+        mut read: impl FnMut(usize, &Entry) -> Option<T>,
+    ) -> (Vec<Result<T>>, Vec<usize>) {
+        let (mut outcomes, mut cold) = (Vec::with_capacity(digests.len()), Vec::new());
+        for (at, (digest, entry)) in digests.iter().zip(self.touch_entries(digests)).enumerate() {
+            let outcome = match entry {
+                _ if digest.is_empty_blob() => Ok(T::default()),
+                None => Err(Error::not_found("get", *digest)),
+                Some(entry) => Ok(read(at, &entry).unwrap_or_else(|| {
+                    cold.push(at);
+                    T::default()
+                })),
+            };
+            outcomes.push(outcome);
         }
+        (outcomes, cold)
+    }
+
+    /// Reads blobs off the runtime, those of `digests` at these places.
+    async fn read_many_cold(
+        self: &Arc<Self>,
+        digests: &[Digest],
+        places: Vec<usize>,
+    ) -> impl Iterator<Item = (usize, Result<Bytes>)> {
+        let mut outcomes = Vec::new();
+        if !places.is_empty() {
+            let digests: Vec<Digest> = places.iter().map(|at| digests[*at]).collect();
+            let checked = self.ensure_checked(&digests).await;
+            let read = |engine: &Arc<Self>| {
+                let read = |(digest, checked): (Digest, Result<()>)| checked.and_then(|()| engine.read_whole(digest));
+                digests.into_iter().zip(checked).map(read).collect::<Vec<_>>()
+            };
+            outcomes = self.hop(read).await;
+        }
+        places.into_iter().zip(outcomes)
     }
 
     /// Looks a blob up, which is a use of it.
     fn find(&self, digest: &Digest) -> Option<Entry> {
         self.touch_entry(digest, self.tick())
-    }
-
-    /// Reads a small blob of a pack if it was checked and is in memory.
-    fn read_cached(&self, digest: &Digest, entry: &Entry) -> Result<Option<Bytes>> {
-        let is_quick = entry.flags.has(Flags::VERIFIED)
-            && entry.place.region() != Region::ALONE
-            && digest.size_bytes() <= READ_AT_ONCE_BYTES;
-        if !is_quick {
-            return Ok(None);
-        }
-        // Dropped a moment ago, or too many files are open: what comes next will tell.
-        let Ok(extent) = self.layout.open(digest, entry.place) else {
-            return Ok(None);
-        };
-        let mut whole = vec![0; usize::try_from(digest.size_bytes()).expect("a small blob")];
-        let is_read = extent.file.read_cached(&mut whole, extent.at);
-        let is_right = matches!(is_read, Ok(true)) && checksum(&whole) == entry.checksum;
-        // Whatever is wrong is looked at where one may wait.
-        Ok(is_right.then(|| whole.into()))
     }
 
     /// Opens a blob that was checked. Blocks.
@@ -172,6 +182,63 @@ impl Engine {
             .on(digest)
             .caused_by(error)
     }
+}
+
+/// Reads of what is in memory. Whatever else is met is looked at where one may wait.
+struct CachedReads<'a> {
+    engine: &'a Engine,
+    /// The packs that were read from, which are few.
+    packs: Vec<(Region, Arc<dyn DiskFile>)>,
+}
+
+impl<'a> CachedReads<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        Self {
+            engine,
+            packs: Vec::new(),
+        }
+    }
+
+    /// Reads a small blob of a pack if it was checked and is in memory.
+    fn read(&mut self, digest: &Digest, entry: &Entry, whole: &mut [u8]) -> bool {
+        if !is_quick(digest, entry) {
+            return false;
+        }
+        let at = self.engine.layout.first_byte(entry.place);
+        let Some(pack) = self.pack(digest, entry.place) else {
+            return false;
+        };
+        matches!(pack.read_cached(whole, at), Ok(true)) && checksum(whole) == entry.checksum
+    }
+
+    /// The same, into new memory.
+    fn read_new(&mut self, digest: &Digest, entry: &Entry) -> Option<Bytes> {
+        if !is_quick(digest, entry) {
+            return None;
+        }
+        let mut whole = vec![0; usize::try_from(digest.size_bytes()).expect("a small blob")];
+        self.read(digest, entry, &mut whole).then(|| whole.into())
+    }
+
+    /// `None` if it was dropped a moment ago, or too many files are open.
+    fn pack(&mut self, digest: &Digest, place: Place) -> Option<&dyn DiskFile> {
+        let region = place.region();
+        let at = match self.packs.iter().position(|(opened, _)| *opened == region) {
+            Some(at) => at,
+            None => {
+                let extent = self.engine.layout.open(digest, place).ok()?;
+                self.packs.push((region, extent.file));
+                self.packs.len() - 1
+            }
+        };
+        Some(&*self.packs[at].1)
+    }
+}
+
+fn is_quick(digest: &Digest, entry: &Entry) -> bool {
+    entry.flags.has(Flags::VERIFIED)
+        && entry.place.region() != Region::ALONE
+        && digest.size_bytes() <= READ_AT_ONCE_BYTES
 }
 
 fn part(digest: Digest, whole: Bytes, range: Range<u64>) -> Blob {

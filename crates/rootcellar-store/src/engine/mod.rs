@@ -156,6 +156,10 @@ impl BlobStore for DiskStore {
         self.engine.get_many(digests).await
     }
 
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        self.engine.get_many_into(digests, buffers).await
+    }
+
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
         self.engine.put_many(blobs).await
     }

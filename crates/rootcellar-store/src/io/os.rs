@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{BootId, Disk, DiskFile, Name, Open};
@@ -18,6 +18,7 @@ pub struct OsDisk;
 
 /// The most pieces that the kernel takes in one call (`UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
+const NO_ACCESS_TIME: i32 = OFlags::NOATIME.bits().cast_signed();
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
@@ -32,7 +33,14 @@ impl Disk for OsDisk {
                 options.write(true).create_new(true).mode(mode);
             }
         }
-        Ok(Arc::new(options.open(path)?))
+        // When a blob was read is known without the filesystem, which would look at each read whether to write it down.
+        match options.custom_flags(NO_ACCESS_TIME).open(path) {
+            // Somebody else's file.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(Arc::new(options.custom_flags(0).open(path)?))
+            }
+            opened => Ok(Arc::new(opened?)),
+        }
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@ mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use rootcellar_proto::bytestream::byte_stream_server::ByteStream;
 use rootcellar_proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 pub(super) use self::route::ByteStreamRoute;
+use self::route::WriteMessage;
 use self::uploads::Uploads;
 use super::core::Core;
 use super::signed;
@@ -57,6 +58,19 @@ impl ByteStreamService {
         read::read(&self.core, request).await.map_err(refuse)
     }
 
+    /// Runs as a task of its own: when the client goes away in the middle of a piece, that piece is still written, and what
+    /// came so far is kept for it to continue. The task ends with the stream.
+    async fn write_messages<M>(&self, metadata: MetadataMap, messages: M) -> Result<WriteResponse, Status>
+    where
+        M: Stream<Item = Result<WriteMessage, Status>> + Send + Unpin + 'static,
+    {
+        let write = write::Write::new(self.core.clone(), self.uploads.clone(), messages);
+        let outcome = tokio::spawn(write.run(metadata).in_current_span())
+            .await
+            .unwrap_or_else(|panic| Err(from_panic(&panic)));
+        outcome.map_err(refuse)
+    }
+
     async fn query_write_status(&self, name: &str) -> Result<QueryWriteStatusResponse> {
         let target = WriteName::parse(name, &self.core.functions)?;
         check_compressor(target.compressor)?;
@@ -86,15 +100,10 @@ impl ByteStream for ByteStreamService {
         Ok(Response::new(messages.boxed()))
     }
 
-    /// Runs as a task of its own: when the client goes away in the middle of a piece, that piece is still written, and what
-    /// came so far is kept for it to continue. The task ends with the stream.
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
         let (metadata, _, messages) = request.into_parts();
-        let write = write::Write::new(self.core.clone(), self.uploads.clone(), messages);
-        let outcome = tokio::spawn(write.run(metadata).in_current_span())
-            .await
-            .unwrap_or_else(|panic| Err(from_panic(&panic)));
-        outcome.map(Response::new).map_err(refuse)
+        let messages = messages.map(|message| message.map(WriteMessage::from));
+        self.write_messages(metadata, messages).await.map(Response::new)
     }
 
     async fn query_write_status(

@@ -1,41 +1,32 @@
-//! `ByteStream` as a route, with `Read` answered past the codec.
-//!
-//! A codec copies each message into a buffer of the connection. A message of `Read` is a few bytes of framing and a piece of a blob, which
-//! can be handed to the transport as it is:
-//!
-//! ```text
-//!   0, length of the message: u32, big-endian    gRPC over HTTP/2, Length-Prefixed-Message
-//!   key of `data`, length of the piece           protobuf
-//!   the piece
-//! ```
+//! `ByteStream` as a route, with content that goes past the codec: see [`frames`](crate::server::frames).
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut as _, Bytes};
+use bytes::{Buf as _, Bytes};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
-use http_body_util::StreamBody;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use http::{Request, Response};
+use prost::encoding::{
+    DecodeContext, WireType, bool, check_wire_type, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, int64, key_len, skip_field, string,
+};
+use prost::DecodeError;
 use rootcellar_proto::bytestream::byte_stream_server::{self, ByteStreamServer};
-use rootcellar_proto::bytestream::{ReadRequest, ReadResponse};
+use rootcellar_proto::bytestream::{ReadRequest, WriteRequest};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec as _, Streaming};
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::{Code, Status};
-use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::ByteStreamService;
+use crate::server::frames::{self, Chunks, Messages};
 
 const READ: &str = "/google.bytestream.ByteStream/Read";
+const WRITE: &str = "/google.bytestream.ByteStream/Write";
 /// The number of `ReadResponse.data`.
 const DATA_FIELD: u32 = 10;
-const NOT_COMPRESSED: u8 = 0;
 
 /// Answers calls of ByteStream.
 #[derive(Debug, Clone)]
@@ -54,6 +45,24 @@ impl ByteStreamRoute {
             message_bytes_max,
         }
     }
+
+    async fn read(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let message = frames::one::<ReadRequest>(body, self.message_bytes_max).await?;
+        let pieces = self
+            .service
+            .pieces(&MetadataMap::from_headers(head.headers), &message)
+            .await?;
+        Ok(answer(pieces))
+    }
+
+    async fn write(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (head, body) = request.into_parts();
+        let messages = Messages::new(body, self.message_bytes_max, WriteMessage::decode);
+        let metadata = MetadataMap::from_headers(head.headers);
+        let response = self.service.write_messages(metadata, messages).await?;
+        Ok(frames::answer_one(frames::encode(&response)))
+    }
 }
 
 impl NamedService for ByteStreamRoute {
@@ -70,95 +79,144 @@ impl Service<Request<Body>> for ByteStreamRoute {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // A compressed request is refused by the codec, in the words that clients expect.
-        if request.uri().path() != READ || request.headers().contains_key("grpc-encoding") {
-            return self.others.call(request);
-        }
-        let (service, message_bytes_max) = (self.service.clone(), self.message_bytes_max);
-        let answer = async move {
-            match pieces(&service, request, message_bytes_max).await {
-                Ok(pieces) => response(pieces),
-                Err(status) => status.into_http(),
-            }
+        let route = self.clone();
+        let answer = match request.uri().path() {
+            READ if frames::are_plain(&request) => route.read(request).boxed(),
+            WRITE if frames::are_plain(&request) => route.write(request).boxed(),
+            _ => return self.others.call(request),
         };
-        answer.map(Ok).boxed()
+        answer
+            .map(|answer| Ok(answer.unwrap_or_else(Status::into_http)))
+            .boxed()
     }
 }
 
-async fn pieces(
-    service: &ByteStreamService,
-    request: Request<Body>,
-    message_bytes_max: usize,
-) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
-    let (head, body) = request.into_parts();
-    let decoder = ProstCodec::<ReadResponse, ReadRequest>::default().decoder();
-    let mut messages = Streaming::new_request(decoder, body, None, Some(message_bytes_max));
-    let Some(message) = messages.message().await? else {
-        return Err(Status::internal("the call came without its message"));
-    };
-    service.pieces(&MetadataMap::from_headers(head.headers), &message).await
-}
-
-fn response(pieces: BoxStream<'static, Result<Bytes, Status>>) -> Response<Body> {
-    let frames = stream::unfold(Some(pieces), |pieces| async move {
-        let mut pieces = pieces?;
-        let (frames, left) = match pieces.next().await {
-            Some(Ok(piece)) => (message(piece), Some(pieces)),
-            Some(Err(status)) => (end(&status), None),
-            None => (end(&Status::new(Code::Ok, "")), None),
-        };
-        Some((
-            stream::iter(frames.into_iter().flatten().map(Ok::<_, Infallible>)),
-            left,
-        ))
+fn answer(pieces: BoxStream<'static, Result<Bytes, Status>>) -> Response<Body> {
+    let frames = pieces.flat_map(|piece| match piece {
+        Ok(piece) => stream::iter([Ok(head(piece.len())), Ok(piece)]).left_stream(),
+        Err(status) => stream::iter([Err(status)]).right_stream(),
     });
-    let mut response = Response::new(Body::new(StreamBody::new(frames.flatten())));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
+    frames::answer(frames)
 }
 
-/// A message of one piece, as frames: what comes before the piece, and the piece.
-fn message(piece: Bytes) -> [Option<Frame<Bytes>>; 2] {
-    let len = piece.len() as u64;
-    let message_bytes = key_len(DATA_FIELD) as u64 + encoded_len_varint(len) as u64 + len;
+/// What comes before a piece of `len` bytes that is a message.
+fn head(len: usize) -> Bytes {
+    let message_bytes = key_len(DATA_FIELD) + encoded_len_varint(len as u64) + len;
     let mut head = Vec::with_capacity(16);
-    head.put_u8(NOT_COMPRESSED);
-    head.put_u32(u32::try_from(message_bytes).expect("a piece is small"));
+    head.extend(frames::prefix(message_bytes));
     encode_key(DATA_FIELD, WireType::LengthDelimited, &mut head);
-    encode_varint(len, &mut head);
-    [Some(Frame::data(head.into())), Some(Frame::data(piece))]
+    encode_varint(len as u64, &mut head);
+    head.into()
 }
 
-/// The end of a call.
-fn end(status: &Status) -> [Option<Frame<Bytes>>; 2] {
-    let mut trailers = HeaderMap::new();
-    if status.add_header(&mut trailers).is_err() {
-        // Only details that make no header could do that, and they are base64.
-        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+/// A `WriteRequest` whose data is as it came.
+#[derive(Debug, Default)]
+pub(super) struct WriteMessage {
+    pub(super) resource_name: String,
+    pub(super) write_offset: i64,
+    pub(super) finish_write: bool,
+    pub(super) data: Chunks,
+}
+
+impl WriteMessage {
+    fn decode(message: Chunks) -> Result<Self, Status> {
+        Self::read(message).map_err(|error| frames::undecodable(&error))
     }
-    [Some(Frame::trailers(trailers)), None]
+
+    fn read(mut message: Chunks) -> Result<Self, DecodeError> {
+        let (mut decoded, context) = (Self::default(), DecodeContext::default());
+        while message.has_remaining() {
+            let (field, wire_type) = decode_key(&mut message)?;
+            match field {
+                1 => string::merge(wire_type, &mut decoded.resource_name, &mut message, context.clone())?,
+                2 => int64::merge(wire_type, &mut decoded.write_offset, &mut message, context.clone())?,
+                3 => bool::merge(wire_type, &mut decoded.finish_write, &mut message, context.clone())?,
+                DATA_FIELD => decoded.data = data(wire_type, &mut message)?,
+                _ => skip_field(wire_type, field, &mut message, context.clone())?,
+            }
+        }
+        Ok(decoded)
+    }
+}
+
+fn data(wire_type: WireType, message: &mut Chunks) -> Result<Chunks, DecodeError> {
+    check_wire_type(WireType::LengthDelimited, wire_type)?;
+    let len = decode_varint(message)?;
+    match usize::try_from(len) {
+        Ok(len) if len <= message.remaining() => Ok(message.split_to(len)),
+        _ => Err(ends_early()),
+    }
+}
+
+/// The error that the codec has for a field that ends beyond its message.
+fn ends_early() -> DecodeError {
+    let mut length_without_its_byte: &[u8] = &[1];
+    let context = DecodeContext::default();
+    skip_field(WireType::LengthDelimited, DATA_FIELD, &mut length_without_its_byte, context)
+        .expect_err("there is no byte to skip")
+}
+
+impl From<WriteRequest> for WriteMessage {
+    fn from(request: WriteRequest) -> Self {
+        Self {
+            resource_name: request.resource_name,
+            write_offset: request.write_offset,
+            finish_write: request.finish_write,
+            data: request.data.into(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use prost::Message as _;
+    use proptest::prelude::*;
+    use rootcellar_proto::bytestream::ReadResponse;
 
     use super::*;
 
+    fn chunks(bytes: &[u8], len: usize) -> Chunks {
+        let mut chunks = Chunks::default();
+        for piece in bytes.chunks(len) {
+            chunks.push(Bytes::copy_from_slice(piece));
+        }
+        chunks
+    }
+
+    fn parts(message: WriteMessage) -> (String, i64, bool, Vec<u8>) {
+        let data = message.data.into_pieces().collect::<Vec<_>>().concat();
+        (message.resource_name, message.write_offset, message.finish_write, data)
+    }
+
     proptest! {
         #[test]
-        fn a_message_is_what_the_codec_would_make_of_it(data in proptest::collection::vec(any::<u8>(), 1..300)) {
-            let data = Bytes::from(data);
-            let encoded = ReadResponse { data: data.clone() }.encode_to_vec();
-            let mut expected = vec![0];
-            expected.put_u32(u32::try_from(encoded.len()).unwrap());
+        fn a_piece_is_what_the_codec_would_make_of_it(data in proptest::collection::vec(any::<u8>(), 1..300)) {
+            let encoded = ReadResponse { data: data.clone().into() }.encode_to_vec();
+            let mut expected = frames::prefix(encoded.len()).to_vec();
             expected.extend(encoded);
-            let frames = message(data).into_iter().flatten();
-            let sent: Vec<u8> = frames.flat_map(|frame| frame.into_data().unwrap()).collect();
-            prop_assert_eq!(sent, expected);
+            prop_assert_eq!([head(data.len()), data.into()].concat(), expected);
+        }
+
+        #[test]
+        fn a_write_is_read_as_the_codec_would(
+            name in ".{0,50}",
+            offset in any::<i64>(),
+            is_last in any::<bool>(),
+            data in proptest::collection::vec(any::<u8>(), 0..4000),
+            behind in proptest::collection::vec(any::<u8>(), 0..20),
+            change in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
+            len in 1..3000_usize,
+        ) {
+            let request = WriteRequest { resource_name: name, write_offset: offset, finish_write: is_last, data: data.into() };
+            let mut bytes = request.encode_to_vec();
+            bytes.extend(behind);
+            if let Some((at, byte)) = change.filter(|_| !bytes.is_empty()) {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let theirs = WriteRequest::decode(&bytes[..]).map(|request| parts(request.into()));
+            let ours = WriteMessage::decode(chunks(&bytes, len)).map(parts);
+            prop_assert_eq!(ours.ok(), theirs.ok());
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{Stream, StreamExt as _};
-use rootcellar_proto::bytestream::{WriteRequest, WriteResponse};
+use rootcellar_proto::bytestream::WriteResponse;
 use rootcellar_reapi::{Error, ErrorKind, Result, WriteName};
 use rootcellar_store::BlobStoreExt as _;
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::uploads::{Upload, Uploads};
+use super::route::WriteMessage;
 use super::{check_compressor, check_header};
 use crate::server::arrivals::Arrival;
 use crate::server::core::Core;
@@ -52,14 +53,14 @@ enum End {
 
 /// What the writer hears next.
 enum Heard {
-    Message(WriteRequest),
+    Message(WriteMessage),
     Closed,
     Arrived,
 }
 
 impl<M> Write<M>
 where
-    M: Stream<Item = Result<WriteRequest, Status>> + Send + Unpin,
+    M: Stream<Item = Result<WriteMessage, Status>> + Send + Unpin,
 {
     pub(super) fn new(core: Arc<Core>, uploads: Arc<Uploads>, messages: M) -> Self {
         Self {
@@ -83,7 +84,7 @@ where
         if self.core.store.contains(target.digest).await? {
             return Ok(stored);
         }
-        let upload = self.start(&first, &target).await?;
+        let upload = start(&self.uploads, &first, &target).await?;
         let name = first.resource_name.clone();
         let mut writer = Writer {
             core: &self.core,
@@ -103,7 +104,7 @@ where
         outcome.map(|_| WriteResponse { committed_size })
     }
 
-    async fn first(&mut self) -> Result<WriteRequest> {
+    async fn first(&mut self) -> Result<WriteMessage> {
         let silence = self.uploads.limits().silence_max;
         match timeout(silence, self.messages.next()).await {
             Ok(Some(message)) => message.map_err(|status| from_wire(&status)),
@@ -113,25 +114,13 @@ where
             Err(_) => Err(silent(0)),
         }
     }
-
-    async fn start(&self, first: &WriteRequest, target: &WriteName) -> Result<Upload> {
-        let name = first.resource_name.as_str().into();
-        match u64::try_from(first.write_offset) {
-            Ok(0) => Ok(self.uploads.begin(name, target.digest)),
-            Ok(offset) => self.uploads.resume(name, offset).await,
-            Err(_) => {
-                let reason = format!("the write offset {} is negative", first.write_offset);
-                Err(Error::invalid_argument(reason))
-            }
-        }
-    }
 }
 
 impl<M> Writer<'_, M>
 where
-    M: Stream<Item = Result<WriteRequest, Status>> + Send + Unpin,
+    M: Stream<Item = Result<WriteMessage, Status>> + Send + Unpin,
 {
-    async fn receive(&mut self, first: WriteRequest) -> Result<End> {
+    async fn receive(&mut self, first: WriteMessage) -> Result<End> {
         let mut message = first;
         loop {
             let is_last = message.finish_write;
@@ -147,7 +136,7 @@ where
         }
     }
 
-    async fn take(&mut self, message: WriteRequest) -> Result<()> {
+    async fn take(&mut self, message: WriteMessage) -> Result<()> {
         if !message.resource_name.is_empty() && message.resource_name != self.name {
             return Err(Error::invalid_argument(
                 "a later message of the write names another resource than the first",
@@ -159,7 +148,10 @@ where
             let reason = format!("the write offset is {offset}, but the data goes on at {position}");
             return Err(Error::invalid_argument(reason));
         }
-        self.upload.write(message.data).await
+        for piece in message.data.into_pieces() {
+            self.upload.write(piece).await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self) -> Result<Heard> {
@@ -191,6 +183,18 @@ where
             )),
             // Closed, broken or still open: the client has said all there is to say.
             _ => Ok(End::Stored),
+        }
+    }
+}
+
+async fn start(uploads: &Arc<Uploads>, first: &WriteMessage, target: &WriteName) -> Result<Upload> {
+    let name = first.resource_name.as_str().into();
+    match u64::try_from(first.write_offset) {
+        Ok(0) => Ok(uploads.begin(name, target.digest)),
+        Ok(offset) => uploads.resume(name, offset).await,
+        Err(_) => {
+            let reason = format!("the write offset {} is negative", first.write_offset);
+            Err(Error::invalid_argument(reason))
         }
     }
 }

@@ -16,7 +16,9 @@ use rootcellar_proto::rpc;
 use rootcellar_reapi::{Error, ErrorKind, Result};
 use rootcellar_store::Verified;
 
+use super::reply::Reply;
 use crate::server::core::Core;
+use crate::server::frames;
 
 /// Batches with fewer bytes are hashed where they are: that takes less time than the way to another thread.
 const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
@@ -91,13 +93,7 @@ async fn put(core: &Core, items: Vec<Result<Verified>>) -> Vec<Result<()>> {
 
 /// Reads the blobs of a batch.
 pub(super) async fn read(core: &Core, request: BatchReadBlobsRequest) -> Result<BatchReadBlobsResponse> {
-    core.check_instance(&request.instance_name)?;
-    core.functions.named(request.digest_function)?;
-    let parse = |digest| core.functions.digest(request.digest_function, "digest", Some(digest));
-    let parsed: Vec<_> = request.digests.iter().map(parse).collect();
-    let sizes = parsed.iter().flatten().map(Digest::size_bytes);
-    check_total(core, sizes.fold(0, u64::saturating_add))?;
-
+    let parsed = parse_read(core, &request)?;
     let digests: Vec<_> = parsed.iter().flatten().copied().collect();
     let outcomes = core.store.get_many(&digests).await;
     assert_eq!(
@@ -112,6 +108,39 @@ pub(super) async fn read(core: &Core, request: BatchReadBlobsRequest) -> Result<
         request.digests.into_iter().zip(contents),
         core.limits.reply_bytes_max,
     ))
+}
+
+/// Reads the blobs of a batch into the message that answers it, if all of them are there, as is usual. Its prefix included.
+pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) -> Result<Bytes> {
+    let parsed: Result<Vec<Digest>> = parse_read(core, &request)?.into_iter().collect();
+    let bytes_max = core.limits.reply_bytes_max;
+    let (Ok(digests), Some(mut laid_out)) = (parsed, Reply::lay_out(&request.digests, bytes_max)) else {
+        return Ok(frames::encode(&read(core, request).await?));
+    };
+    let outcomes = core.store.get_many_into(&digests, &mut laid_out.holes()).await;
+    assert_eq!(
+        outcomes.len(),
+        digests.len(),
+        "a store answers once for each digest of a batch"
+    );
+    if outcomes.iter().all(std::result::Result::is_ok) {
+        return Ok(laid_out.into_bytes());
+    }
+    let contents = outcomes.into_iter().zip(laid_out.into_contents());
+    let contents = contents.map(|(outcome, content)| Ok(outcome.map(|()| content)?));
+    let message = reply(request.digests.into_iter().zip(contents), bytes_max);
+    Ok(frames::encode(&message))
+}
+
+/// The digests of a batch that may be read.
+fn parse_read(core: &Core, request: &BatchReadBlobsRequest) -> Result<Vec<Result<Digest>>> {
+    core.check_instance(&request.instance_name)?;
+    core.functions.named(request.digest_function)?;
+    let parse = |digest| core.functions.digest(request.digest_function, "digest", Some(digest));
+    let parsed: Vec<_> = request.digests.iter().map(parse).collect();
+    let sizes = parsed.iter().flatten().map(Digest::size_bytes);
+    check_total(core, sizes.fold(0, u64::saturating_add))?;
+    Ok(parsed)
 }
 
 /// Fills a reply of at most `bytes_max`. Thousands of tiny blobs can be within the limit of a batch and yet, with their

@@ -1,6 +1,8 @@
 //! `ContentAddressableStorage`: many small blobs in one call, and trees.
 
 mod batch;
+mod reply;
+mod route;
 mod tree;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use rootcellar_reapi::Result;
 use rootcellar_reapi::functions::to_proto;
 use tonic::{Request, Response, Status};
 
+pub(super) use self::route::CasRoute;
 use super::core::Core;
 use crate::status::refuse;
 

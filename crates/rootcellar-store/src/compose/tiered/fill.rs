@@ -155,7 +155,7 @@ async fn bring(mut ingest: Ingest, slow: &dyn BlobStore, report: &watch::Sender<
             told = bytes;
             report.send_replace(Progress::Written { file, bytes });
         }
-        if report.is_closed() && ingest.written_bytes() < digest.size_bytes() / 2 {
+        if report.is_closed() && ingest.taken_bytes() < digest.size_bytes() / 2 {
             return Err(Error::new(ErrorKind::Unavailable, "get", "nobody reads it any more").on(digest));
         }
     }

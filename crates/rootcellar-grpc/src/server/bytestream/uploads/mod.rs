@@ -92,8 +92,8 @@ impl Uploads {
         };
         Ok(Upload {
             digest: ingest.digest(),
-            overlap_bytes: ingest.written_bytes() - offset,
-            active: self.enter(name, ingest.written_bytes()),
+            overlap_bytes: ingest.taken_bytes() - offset,
+            active: self.enter(name, ingest.taken_bytes()),
             ingest: Some(ingest),
             permit: Some(permit),
         })
@@ -177,7 +177,7 @@ pub(super) struct Upload {
 impl Upload {
     /// Bytes taken so far.
     pub(super) fn committed_bytes(&self) -> u64 {
-        self.ingest.as_ref().map_or(0, Ingest::written_bytes)
+        self.ingest.as_ref().map_or(0, Ingest::taken_bytes)
     }
 
     /// Where the next piece begins.
@@ -200,7 +200,7 @@ impl Upload {
         }
         let ingest = self.ingest()?;
         let outcome = ingest.write(piece).await;
-        let committed = ingest.written_bytes();
+        let committed = ingest.taken_bytes();
         if let Err(error) = outcome {
             self.ingest = None;
             return Err(error.into());
@@ -226,7 +226,7 @@ impl Upload {
     /// Sets aside what came so far, to be continued.
     pub(super) fn park(mut self) {
         // Before the name is left: who waits for that finds the parked content.
-        if let Some(ingest) = self.ingest.take().filter(|ingest| ingest.written_bytes() > 0) {
+        if let Some(ingest) = self.ingest.take().filter(|ingest| ingest.taken_bytes() > 0) {
             self.active.park(ingest);
         }
     }

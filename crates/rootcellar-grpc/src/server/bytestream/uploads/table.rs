@@ -76,7 +76,7 @@ impl Table {
 
     /// Tells how far the upload got that is called `name`.
     pub(super) fn tell(&self, name: &str) -> Option<u64> {
-        let parked = self.parked.peek(name).map(|parked| parked.ingest.written_bytes());
+        let parked = self.parked.peek(name).map(|parked| parked.ingest.taken_bytes());
         let writers = self.writers(name);
         let committed = writers
             .iter()
@@ -97,7 +97,7 @@ impl Table {
                 .expect("it was there a line above, under the same lock");
             return Found::Upload(Box::new(parked.ingest));
         }
-        let committed_bytes = parked.map(|parked| parked.ingest.written_bytes());
+        let committed_bytes = parked.map(|parked| parked.ingest.taken_bytes());
         let writers = self.writers(name);
         if writers.is_empty() {
             return Found::Other { committed_bytes };
@@ -116,13 +116,13 @@ impl Table {
         ingest: Ingest,
         limits: &UploadLimits,
     ) -> Vec<Parked> {
-        let bytes = ingest.written_bytes();
+        let bytes = ingest.taken_bytes();
         let parked = Parked {
             ingest,
             told_bytes: writer.told_bytes.load(Ordering::Relaxed),
             since: Instant::now(),
         };
-        let furthest = self.parked.peek(name).map_or(0, |parked| parked.ingest.written_bytes());
+        let furthest = self.parked.peek(name).map_or(0, |parked| parked.ingest.taken_bytes());
         if bytes <= furthest || bytes > limits.parked_bytes_max {
             return vec![parked];
         }
@@ -149,13 +149,13 @@ impl Table {
     /// Removes what is set aside under `name`.
     pub(super) fn remove(&mut self, name: &str) -> Option<Parked> {
         let parked = self.parked.pop(name)?;
-        self.parked_bytes -= parked.ingest.written_bytes();
+        self.parked_bytes -= parked.ingest.taken_bytes();
         Some(parked)
     }
 
     fn remove_oldest(&mut self) -> Option<Parked> {
         let (_, parked) = self.parked.pop_lru()?;
-        self.parked_bytes -= parked.ingest.written_bytes();
+        self.parked_bytes -= parked.ingest.taken_bytes();
         Some(parked)
     }
 
@@ -179,7 +179,7 @@ impl Table {
 
 impl Parked {
     fn can_continue_at(&self, offset: u64) -> bool {
-        let committed = self.ingest.written_bytes();
+        let committed = self.ingest.taken_bytes();
         offset == committed || offset == self.told_bytes && offset < committed
     }
 }

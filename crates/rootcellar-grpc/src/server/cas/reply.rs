@@ -1,0 +1,165 @@
+//! An answer of `BatchReadBlobs` that is laid out before its blobs are read, so that they are read into it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
+use rootcellar_proto::{reapi, rpc};
+
+use crate::server::frames;
+
+/// The number of `BatchReadBlobsResponse.responses`.
+const RESPONSES_FIELD: u32 = 1;
+/// The numbers of the fields of one response.
+const DIGEST_FIELD: u32 = 1;
+const DATA_FIELD: u32 = 2;
+const STATUS_FIELD: u32 = 3;
+
+/// The message in which every blob is there, with its prefix, and holes where their bytes go.
+#[derive(Debug)]
+pub(super) struct Reply {
+    bytes: Vec<u8>,
+    holes: Vec<Range<usize>>,
+}
+
+impl Reply {
+    /// Lays out the answer to valid digests. `None` if the message would have more than `bytes_max`.
+    pub(super) fn lay_out(digests: &[reapi::Digest], bytes_max: usize) -> Option<Self> {
+        let mut message_bytes = 0_usize;
+        for digest in digests {
+            let item_bytes = item_len(digest, usize::try_from(digest.size_bytes).ok()?)?;
+            message_bytes = message_bytes.checked_add(field_len(RESPONSES_FIELD, item_bytes)?)?;
+        }
+        if message_bytes > bytes_max {
+            return None;
+        }
+        let mut reply = Self {
+            bytes: Vec::with_capacity(frames::PREFIX_BYTES + message_bytes),
+            holes: Vec::with_capacity(digests.len()),
+        };
+        reply.bytes.extend(frames::prefix(message_bytes));
+        for digest in digests {
+            reply.add(digest)?;
+        }
+        Some(reply)
+    }
+
+    fn add(&mut self, digest: &reapi::Digest) -> Option<()> {
+        let size = usize::try_from(digest.size_bytes).ok()?;
+        self.begin(RESPONSES_FIELD, item_len(digest, size)?);
+        message::encode(DIGEST_FIELD, digest, &mut self.bytes);
+        if size > 0 {
+            self.begin(DATA_FIELD, size);
+        }
+        let hole = self.bytes.len()..self.bytes.len() + size;
+        self.bytes.resize(hole.end, 0);
+        self.holes.push(hole);
+        message::encode(STATUS_FIELD, &rpc::Status::default(), &mut self.bytes);
+        Some(())
+    }
+
+    /// Begins a field of `len` bytes.
+    fn begin(&mut self, field: u32, len: usize) {
+        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
+        encode_varint(len as u64, &mut self.bytes);
+    }
+
+    /// Where the bytes of each blob go.
+    pub(super) fn holes(&mut self) -> Vec<&mut [u8]> {
+        let (mut rest, mut at) = (&mut self.bytes[..], 0);
+        let mut holes = Vec::with_capacity(self.holes.len());
+        for hole in &self.holes {
+            let (filled, behind) = rest[hole.start - at..].split_at_mut(hole.len());
+            holes.push(filled);
+            (rest, at) = (behind, hole.end);
+        }
+        holes
+    }
+
+    /// The message with its prefix, once all holes are filled.
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes.into()
+    }
+
+    /// The bytes of each blob, for a message that is encoded otherwise.
+    pub(super) fn into_contents(self) -> impl Iterator<Item = Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        self.holes.into_iter().map(move |hole| bytes.slice(hole))
+    }
+}
+
+/// Bytes of a response with a blob of `size`.
+fn item_len(digest: &reapi::Digest, size: usize) -> Option<usize> {
+    let data = if size > 0 { field_len(DATA_FIELD, size)? } else { 0 };
+    let around = message::encoded_len(DIGEST_FIELD, digest) + message::encoded_len(STATUS_FIELD, &rpc::Status::default());
+    data.checked_add(around)
+}
+
+/// Bytes of a field of `len` bytes with what comes before it.
+fn field_len(field: u32, len: usize) -> Option<usize> {
+    len.checked_add(key_len(field) + encoded_len_varint(len as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use proptest::prelude::*;
+    use rootcellar_proto::reapi::BatchReadBlobsResponse;
+    use rootcellar_proto::reapi::batch_read_blobs_response::Response as Item;
+
+    use super::*;
+
+    fn item(hash: String, data: Vec<u8>) -> Item {
+        Item {
+            digest: Some(reapi::Digest {
+                hash,
+                size_bytes: i64::try_from(data.len()).unwrap(),
+            }),
+            data: data.into(),
+            status: Some(rpc::Status::default()),
+            ..Item::default()
+        }
+    }
+
+    fn items() -> impl Strategy<Value = Vec<Item>> {
+        let data = proptest::collection::vec(any::<u8>(), 0..300);
+        proptest::collection::vec(("[0-9a-f]{0,200}", data).prop_map(|(hash, data)| item(hash, data)), 0..20)
+    }
+
+    fn filled(items: &[Item]) -> Reply {
+        let digests: Vec<_> = items.iter().map(|item| item.digest.clone().unwrap()).collect();
+        let mut reply = Reply::lay_out(&digests, usize::MAX).unwrap();
+        for (hole, item) in reply.holes().into_iter().zip(items) {
+            hole.copy_from_slice(&item.data);
+        }
+        reply
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_the_codec_would_make_of_it(items in items()) {
+            let encoded = BatchReadBlobsResponse { responses: items.clone() }.encode_to_vec();
+            let mut expected = frames::prefix(encoded.len()).to_vec();
+            expected.extend(&encoded);
+            prop_assert_eq!(filled(&items).into_bytes(), expected);
+            let contents: Vec<Bytes> = filled(&items).into_contents().collect();
+            prop_assert!(contents.iter().eq(items.iter().map(|item| &item.data)));
+        }
+
+        #[test]
+        fn it_is_as_long_as_it_may_be(items in items()) {
+            let len = BatchReadBlobsResponse { responses: items.clone() }.encoded_len();
+            let digests: Vec<_> = items.into_iter().map(|item| item.digest.unwrap()).collect();
+            prop_assert!(Reply::lay_out(&digests, len).is_some());
+            prop_assert!(len == 0 || Reply::lay_out(&digests, len - 1).is_none());
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_message_has_are_not_laid_out() {
+        for size_bytes in [i64::MAX, -1] {
+            let digests = [reapi::Digest { hash: String::new(), size_bytes }, reapi::Digest { hash: String::new(), size_bytes }];
+            assert!(Reply::lay_out(&digests, 1 << 20).is_none());
+        }
+    }
+}

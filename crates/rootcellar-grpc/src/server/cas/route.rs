@@ -1,0 +1,79 @@
+//! The CAS as a route, with batches of content that go past the codec: see [`frames`](crate::server::frames).
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use http::{Request, Response};
+use rootcellar_proto::reapi::content_addressable_storage_server::{self, ContentAddressableStorageServer};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service;
+
+use super::{CasService, batch};
+use crate::server::frames;
+use crate::status::refuse;
+
+const BATCH_UPDATE: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchUpdateBlobs";
+const BATCH_READ: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs";
+
+/// Answers calls of the CAS.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct CasRoute {
+    service: CasService,
+    others: ContentAddressableStorageServer<CasService>,
+    message_bytes_max: usize,
+}
+
+impl CasRoute {
+    /// Takes and sends messages of up to `message_bytes_max`: answers are as long as questions, and are kept small where they could be
+    /// longer.
+    pub(in crate::server) fn new(service: CasService, message_bytes_max: usize) -> Self {
+        Self {
+            others: ContentAddressableStorageServer::new(service.clone())
+                .max_decoding_message_size(message_bytes_max)
+                .max_encoding_message_size(message_bytes_max),
+            service,
+            message_bytes_max,
+        }
+    }
+
+    async fn update(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let request = frames::one(request.into_body(), self.message_bytes_max).await?;
+        let response = batch::update(&self.service.core, request).await.map_err(refuse)?;
+        Ok(frames::answer_one(frames::encode(&response)))
+    }
+
+    async fn read(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let request = frames::one(request.into_body(), self.message_bytes_max).await?;
+        let response = batch::read_encoded(&self.service.core, request).await.map_err(refuse)?;
+        Ok(frames::answer_one(response))
+    }
+}
+
+impl NamedService for CasRoute {
+    const NAME: &'static str = content_addressable_storage_server::SERVICE_NAME;
+}
+
+impl Service<Request<Body>> for CasRoute {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let route = self.clone();
+        let answer = match request.uri().path() {
+            BATCH_UPDATE if frames::are_plain(&request) => route.update(request).boxed(),
+            BATCH_READ if frames::are_plain(&request) => route.read(request).boxed(),
+            _ => return self.others.call(request),
+        };
+        answer
+            .map(|answer| Ok(answer.unwrap_or_else(Status::into_http)))
+            .boxed()
+    }
+}
