@@ -42,8 +42,8 @@ const MEMORY_MAX_BYTES: u64 = 128 * 1024;
 const WRITE_BYTES: usize = 256 * 1024;
 const COPY_PIECE_BYTES: usize = 256 * 1024;
 /// Files of at least this size have the disk's space reserved before they are written: a call, which saves the filesystem from finding
-/// it block by block. First so much, then as much again as was written, and never beyond the size that was declared: a client that
-/// declares much and sends little does not take much.
+/// it block by block. As much again as there is, and never beyond the size that was declared: a client that declares much and sends
+/// little does not take much.
 const RESERVED_FROM_BYTES: u64 = 1 << 20;
 /// That of a stored blob: the file may become one.
 const FILE_MODE: u32 = 0o444;
@@ -388,7 +388,7 @@ impl Partial {
         }
         let reserved = match self.size < RESERVED_FROM_BYTES {
             true => end,
-            false => end.saturating_mul(2).max(RESERVED_FROM_BYTES).min(self.size).max(end),
+            false => end.saturating_mul(2).min(self.size).max(end),
         };
         self.budget.take(&self.share, reserved - self.reserved)?;
         self.reserved = reserved;

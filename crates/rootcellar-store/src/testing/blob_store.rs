@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 
 use super::{ROOMY_BYTES, Seeded, report};
-use crate::{BlobStore, BlobStoreExt as _, ByteRange, Error, ErrorKind, Spool, Verified};
+use crate::{BlobStore, BlobStoreExt as _, ByteRange, Error, ErrorKind, Result, Spool, Verified};
 
 /// A store under test.
 pub type Subject = Arc<dyn BlobStore>;
@@ -135,7 +135,9 @@ pub async fn the_empty_blob_is_always_present(store: Subject) {
         let empty = Digest::empty(function);
         assert_eq!(store.find_missing(&[empty, empty]).await.unwrap(), []);
         assert_eq!(read(&store, empty).await.unwrap(), Bytes::new());
-        assert_eq!(store.get_many(&[empty]).await.remove(0).unwrap(), Bytes::new());
+        for mut outcomes in many(&store, &[empty]).await {
+            assert_eq!(outcomes.remove(0).unwrap(), Bytes::new());
+        }
         let stream = store.get(empty, ByteRange::ALL).await.unwrap().into_stream();
         let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
         assert_eq!(pieces.concat(), b"");
@@ -162,8 +164,9 @@ pub async fn right_bytes_or_an_error(store: Subject) {
             let stream = store.get(digest, ByteRange::ALL).await.unwrap().into_stream();
             let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
             assert!(pieces.concat() == expected, "{digest} streams differently");
-            let many = store.get_many(&[digest]).await.remove(0).unwrap();
-            assert!(many == expected, "{digest} reads differently in a batch");
+            for mut outcomes in many(&store, &[digest]).await {
+                assert!(outcomes.remove(0).unwrap() == expected, "{digest} reads differently in a batch");
+            }
         }
     }
 }
@@ -175,8 +178,10 @@ pub async fn absent_is_not_found(store: Subject) {
         let error = store.get(digest, ByteRange::ALL).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         assert_eq!(error.digest(), Some(digest), "the error names the blob");
-        let error = store.get_many(&[digest]).await.remove(0).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        for mut outcomes in many(&store, &[digest]).await {
+            let error = outcomes.remove(0).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        }
     }
 }
 
@@ -295,16 +300,31 @@ pub async fn a_batch_is_a_list_of_independent_operations(store: Subject) {
     let absent = seeded.blob(DigestFunction::Sha256, 77).digest();
     let mut asked: Vec<Digest> = blobs.iter().rev().map(Verified::digest).collect();
     asked.insert(50, absent);
-    let outcomes = store.get_many(&asked).await;
-    assert_eq!(outcomes.len(), asked.len());
-    for (digest, outcome) in asked.into_iter().zip(outcomes) {
-        match outcome {
-            Ok(bytes) => assert_eq!(Digest::of(digest.function(), &bytes), digest),
-            Err(error) => assert_eq!((error.kind(), digest), (ErrorKind::NotFound, absent)),
+    for outcomes in many(&store, &asked).await {
+        assert_eq!(outcomes.len(), asked.len());
+        for (digest, outcome) in asked.iter().zip(outcomes) {
+            match outcome {
+                Ok(bytes) => assert_eq!(Digest::of(digest.function(), &bytes), *digest),
+                Err(error) => assert_eq!((error.kind(), *digest), (ErrorKind::NotFound, absent)),
+            }
         }
     }
     assert!(store.put_many(Vec::new()).await.is_empty());
-    assert!(store.get_many(&[]).await.is_empty());
+    for outcomes in many(&store, &[]).await {
+        assert!(outcomes.is_empty());
+    }
+}
+
+/// What is read in a batch, in each of the two ways.
+async fn many(store: &Subject, digests: &[Digest]) -> [Vec<Result<Bytes>>; 2] {
+    let len = |digest: &Digest| usize::try_from(digest.size_bytes()).unwrap();
+    let mut buffers: Vec<Vec<u8>> = digests.iter().map(|digest| vec![0; len(digest)]).collect();
+    let mut filled: Vec<&mut [u8]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
+    let outcomes = store.get_many_into(digests, &mut filled).await;
+    assert_eq!(outcomes.len(), digests.len());
+    let read_into = outcomes.into_iter().zip(buffers);
+    let read_into = read_into.map(|(outcome, buffer)| outcome.map(|()| buffer.into()));
+    [store.get_many(digests).await, read_into.collect()]
 }
 
 /// Clause 10: futures that were polled a few times and dropped; what they may have done is whole, and can be done again.

@@ -78,7 +78,7 @@ async fn a_byte_of_a_pack_that_flips_after_the_first_read_is_noticed_by_the_next
 
 #[tokio::test]
 async fn a_damaged_blob_of_a_batch_is_missing_from_it_alone() {
-    for layout in LAYOUTS {
+    for (layout, into) in LAYOUTS.into_iter().flat_map(|layout| [(layout, false), (layout, true)]) {
         let dir = tempfile::tempdir().unwrap();
         let blobs = blobs_of(3, &SIZES);
         let store = open(dir.path(), layout).await;
@@ -89,7 +89,17 @@ async fn a_damaged_blob_of_a_batch_is_missing_from_it_alone() {
             flip(&path, start + 50);
         }
         let store = open(dir.path(), layout).await;
-        let outcomes = store.get_many(&digests_of(&blobs)).await;
+        let mut buffers = SIZES.map(|size| vec![0; size]);
+        let outcomes = match into {
+            true => {
+                let mut filled = buffers.each_mut().map(Vec::as_mut_slice);
+                store.get_many_into(&digests_of(&blobs), &mut filled).await
+            }
+            false => {
+                let outcomes = store.get_many(&digests_of(&blobs)).await;
+                outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
+            }
+        };
         let kinds: Vec<Option<ErrorKind>> = outcomes
             .iter()
             .map(|one| one.as_ref().err().map(rootcellar_store::Error::kind))

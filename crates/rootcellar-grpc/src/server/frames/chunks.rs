@@ -85,9 +85,16 @@ impl Buf for Chunks {
 
     fn advance(&mut self, mut len: usize) {
         assert!(len <= self.len, "only what is there can be skipped");
-        while len > 0 {
-            len -= self.next_piece(len).len();
+        self.len -= len;
+        while let Some(first) = self.pieces.front_mut() {
+            if len < first.len() {
+                first.advance(len);
+                return;
+            }
+            len -= first.len();
+            self.pieces.pop_front();
         }
+        self.small.advance(len);
     }
 
     /// Copies only what lies in several pieces.
