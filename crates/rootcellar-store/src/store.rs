@@ -54,7 +54,8 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// says. What the buffer of a blob holds that could not be read means nothing.
     async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
         let contents = self.get_many(digests).await;
-        let copy = |(content, buffer): (Result<Bytes>, &mut &mut [u8])| content.map(|bytes| buffer.copy_from_slice(&bytes));
+        let copy =
+            |(content, buffer): (Result<Bytes>, &mut &mut [u8])| content.map(|bytes| buffer.copy_from_slice(&bytes));
         contents.into_iter().zip(buffers).map(copy).collect()
     }
 

@@ -339,3 +339,54 @@ async fn chunking_is_not_offered() {
     let splice = server.cas().splice_blob(SpliceBlobRequest::default()).await;
     refused(splice, Code::Unimplemented);
 }
+
+/// Calls that say how their messages are encoded go through the codec; they are answered alike.
+#[tokio::test]
+async fn a_call_that_names_its_encoding_is_answered_like_others() {
+    let server = Server::start().await;
+    let blob = content(100_000, 7);
+    let digest = Digest::of(SHA256, &blob);
+    let update = BatchUpdateBlobsRequest {
+        requests: vec![item(digest, blob.clone()), item(digest, content(100_000, 8))],
+        ..Default::default()
+    };
+    let absent = Digest::of(SHA256, b"absent");
+    let mut invalid = proto(digest);
+    invalid.hash.pop();
+    let read = |digests| BatchReadBlobsRequest {
+        digests,
+        ..Default::default()
+    };
+    let reads = [
+        vec![proto(digest), proto(Digest::empty(SHA256))],
+        vec![proto(digest), proto(absent), proto(digest)],
+        vec![proto(digest), invalid],
+        Vec::new(),
+    ];
+
+    let encoded = server.cas().batch_update_blobs(identity(update.clone())).await.unwrap();
+    let plain = server.cas().batch_update_blobs(update).await.unwrap();
+    assert_eq!(encoded.into_inner(), plain.into_inner());
+    for digests in reads {
+        let encoded = server.cas().batch_read_blobs(identity(read(digests.clone()))).await.unwrap();
+        let plain = server.cas().batch_read_blobs(read(digests)).await.unwrap();
+        assert_eq!(encoded.into_inner(), plain.into_inner());
+    }
+}
+
+/// Compressed messages are not taken, and the client is told so.
+#[tokio::test]
+async fn a_compressed_call_is_refused() {
+    let server = Server::start().await;
+    let mut request = identity(BatchReadBlobsRequest::default());
+    request.metadata_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+    refused(server.cas().batch_read_blobs(request).await, Code::Unimplemented);
+}
+
+fn identity<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request
+        .metadata_mut()
+        .insert("grpc-encoding", "identity".parse().unwrap());
+    request
+}

@@ -165,7 +165,10 @@ pub async fn right_bytes_or_an_error(store: Subject) {
             let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
             assert!(pieces.concat() == expected, "{digest} streams differently");
             for mut outcomes in many(&store, &[digest]).await {
-                assert!(outcomes.remove(0).unwrap() == expected, "{digest} reads differently in a batch");
+                assert!(
+                    outcomes.remove(0).unwrap() == expected,
+                    "{digest} reads differently in a batch"
+                );
             }
         }
     }

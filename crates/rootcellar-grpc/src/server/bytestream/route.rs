@@ -7,11 +7,11 @@ use bytes::{Buf as _, Bytes};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http::{Request, Response};
+use prost::DecodeError;
 use prost::encoding::{
     DecodeContext, WireType, bool, check_wire_type, decode_key, decode_varint, encode_key, encode_varint,
     encoded_len_varint, int64, key_len, skip_field, string,
 };
-use prost::DecodeError;
 use rootcellar_proto::bytestream::byte_stream_server::{self, ByteStreamServer};
 use rootcellar_proto::bytestream::{ReadRequest, WriteRequest};
 use tonic::Status;
@@ -152,8 +152,13 @@ fn data(wire_type: WireType, message: &mut Chunks) -> Result<Chunks, DecodeError
 fn ends_early() -> DecodeError {
     let mut length_without_its_byte: &[u8] = &[1];
     let context = DecodeContext::default();
-    skip_field(WireType::LengthDelimited, DATA_FIELD, &mut length_without_its_byte, context)
-        .expect_err("there is no byte to skip")
+    skip_field(
+        WireType::LengthDelimited,
+        DATA_FIELD,
+        &mut length_without_its_byte,
+        context,
+    )
+    .expect_err("there is no byte to skip")
 }
 
 impl From<WriteRequest> for WriteMessage {
@@ -169,8 +174,8 @@ impl From<WriteRequest> for WriteMessage {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use rootcellar_proto::bytestream::ReadResponse;
 
     use super::*;

@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::uploads::{Upload, Uploads};
 use super::route::WriteMessage;
+use super::uploads::{Upload, Uploads};
 use super::{check_compressor, check_header};
 use crate::server::arrivals::Arrival;
 use crate::server::core::Core;

@@ -91,7 +91,8 @@ impl Reply {
 /// Bytes of a response with a blob of `size`.
 fn item_len(digest: &reapi::Digest, size: usize) -> Option<usize> {
     let data = if size > 0 { field_len(DATA_FIELD, size)? } else { 0 };
-    let around = message::encoded_len(DIGEST_FIELD, digest) + message::encoded_len(STATUS_FIELD, &rpc::Status::default());
+    let around =
+        message::encoded_len(DIGEST_FIELD, digest) + message::encoded_len(STATUS_FIELD, &rpc::Status::default());
     data.checked_add(around)
 }
 
@@ -102,8 +103,8 @@ fn field_len(field: u32, len: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use rootcellar_proto::reapi::BatchReadBlobsResponse;
     use rootcellar_proto::reapi::batch_read_blobs_response::Response as Item;
 
@@ -123,7 +124,10 @@ mod tests {
 
     fn items() -> impl Strategy<Value = Vec<Item>> {
         let data = proptest::collection::vec(any::<u8>(), 0..300);
-        proptest::collection::vec(("[0-9a-f]{0,200}", data).prop_map(|(hash, data)| item(hash, data)), 0..20)
+        proptest::collection::vec(
+            ("[0-9a-f]{0,200}", data).prop_map(|(hash, data)| item(hash, data)),
+            0..20,
+        )
     }
 
     fn filled(items: &[Item]) -> Reply {
@@ -158,7 +162,16 @@ mod tests {
     #[test]
     fn sizes_that_no_message_has_are_not_laid_out() {
         for size_bytes in [i64::MAX, -1] {
-            let digests = [reapi::Digest { hash: String::new(), size_bytes }, reapi::Digest { hash: String::new(), size_bytes }];
+            let digests = [
+                reapi::Digest {
+                    hash: String::new(),
+                    size_bytes,
+                },
+                reapi::Digest {
+                    hash: String::new(),
+                    size_bytes,
+                },
+            ];
             assert!(Reply::lay_out(&digests, 1 << 20).is_none());
         }
     }

@@ -77,7 +77,11 @@ impl<T> Messages<T> {
     fn take_prefix(&mut self) -> Result<usize, Status> {
         match self.received.get_u8() {
             0 => {}
-            1 => return Err(Status::internal("a message is compressed, and its call does not say how")),
+            1 => {
+                return Err(Status::internal(
+                    "a message is compressed, and its call does not say how",
+                ));
+            }
             flag => return Err(Status::internal(format!("{flag} is no flag of a message"))),
         }
         let len = self.received.get_u32();
