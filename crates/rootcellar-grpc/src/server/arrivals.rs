@@ -32,8 +32,21 @@ impl Arrivals {
 
     /// Tells all who listen that `digest`'s blob is stored.
     pub(crate) fn announce(&self, digest: Digest) {
-        let awaited = self.awaited().remove(&digest);
-        if let Some(sender) = awaited {
+        self.announce_all([digest]);
+    }
+
+    /// The same for several, of which most are awaited by nobody.
+    pub(crate) fn announce_all(&self, digests: impl IntoIterator<Item = Digest>) {
+        let mut awaited = self.awaited();
+        if awaited.is_empty() {
+            return;
+        }
+        let senders: Vec<_> = digests
+            .into_iter()
+            .filter_map(|digest| awaited.remove(&digest))
+            .collect();
+        drop(awaited);
+        for sender in senders {
             sender.send_replace(true);
         }
     }

@@ -368,7 +368,11 @@ async fn a_call_that_names_its_encoding_is_answered_like_others() {
     let plain = server.cas().batch_update_blobs(update).await.unwrap();
     assert_eq!(encoded.into_inner(), plain.into_inner());
     for digests in reads {
-        let encoded = server.cas().batch_read_blobs(identity(read(digests.clone()))).await.unwrap();
+        let encoded = server
+            .cas()
+            .batch_read_blobs(identity(read(digests.clone())))
+            .await
+            .unwrap();
         let plain = server.cas().batch_read_blobs(read(digests)).await.unwrap();
         assert_eq!(encoded.into_inner(), plain.into_inner());
     }

@@ -11,7 +11,6 @@
 //! nothing; what is queued is written.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry::Vacant;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -141,29 +140,35 @@ impl Queue {
 #[derive(Debug)]
 struct Batch<'a> {
     news: Vec<New<'a>>,
-    /// Where in `news` a blob is.
-    at: DigestMap<usize>,
+    /// Where in `news` each blob of the requests is, one request behind the other. `None` if it was there already.
+    at: Vec<Option<usize>>,
 }
 
 impl Batch<'_> {
     /// Puts the smallest blobs first.
     fn order_by_size(&mut self) {
+        let size = |at: &usize| self.news[*at].blob.digest().size_bytes();
+        let mut order: Vec<usize> = (0..self.news.len()).collect();
+        order.sort_by_key(size);
+        let mut place = vec![0; order.len()];
+        for (to, from) in order.iter().enumerate() {
+            place[*from] = to;
+        }
         self.news.sort_by_key(|new| new.blob.digest().size_bytes());
-        for (at, new) in self.news.iter().enumerate() {
-            self.at.insert(new.blob.digest(), at);
+        for at in self.at.iter_mut().flatten() {
+            *at = place[*at];
         }
     }
 
-    /// What to answer to a request, given the outcomes of `news`.
-    fn answers(&self, request: &Request, outcomes: &[Result<()>]) -> Vec<Result<()>> {
-        let answer = |blob: &Verified| match self.at.get(&blob.digest()) {
-            Some(at) => outcomes[*at]
-                .as_ref()
-                .map_or_else(|error| Err(error.again()), |()| Ok(())),
-            // It was there already.
-            None => Ok(()),
+    /// What to answer to each of the requests, given the outcomes of `news`.
+    fn answers(&self, requests: &[Request], outcomes: &[Result<()>]) -> Vec<Vec<Result<()>>> {
+        let mut places = self.at.iter();
+        let answer = |at: &Option<usize>| match at.map(|at| &outcomes[at]) {
+            Some(Err(error)) => Err(error.again()),
+            Some(Ok(())) | None => Ok(()),
         };
-        request.blobs.iter().map(answer).collect()
+        let mut answers = |request: &Request| places.by_ref().take(request.blobs.len()).map(answer).collect();
+        requests.iter().map(|request| answers(request)).collect()
     }
 }
 
@@ -214,15 +219,13 @@ impl Engine {
         let needs = self.growth(&batch.news);
         let _held = self.budget.hold(needs).ok_or(NeedsRoom(needs))?;
         let outcomes = self.commit(&batch);
-        Ok(requests
-            .iter()
-            .map(|request| batch.answers(request, &outcomes))
-            .collect())
+        Ok(batch.answers(requests, &outcomes))
     }
 
     /// Stores what there is room for of a request, now that no more room can be made: the smallest blobs, which are the most.
     fn commit_what_fits(&self, request: Request, reason: &str) {
-        let mut batch = self.batch(std::slice::from_ref(&request));
+        let requests = [request];
+        let mut batch = self.batch(&requests);
         batch.order_by_size();
         let room = self.budget.room();
         let counts: Vec<usize> = (1..=batch.news.len()).collect();
@@ -232,9 +235,8 @@ impl Engine {
         let refuse = |new: New<'_>| Err(Error::new(ErrorKind::Exhausted, "put", reason).on(new.blob.digest()));
         let mut outcomes = self.commit(&batch);
         outcomes.extend(refused.into_iter().map(refuse));
-        let answers = batch.answers(&request, &outcomes);
-        drop(batch);
-        request.answer(answers);
+        let answers = batch.answers(&requests, &outcomes);
+        answer_all(requests, answers);
     }
 
     /// What of `requests` is not stored yet.
@@ -242,21 +244,18 @@ impl Engine {
         let used = self.tick();
         let blobs = || requests.iter().flat_map(|request| &request.blobs);
         let digests: Vec<Digest> = blobs().map(Verified::digest).collect();
-        let mut batch = Batch {
-            news: Vec::with_capacity(digests.len()),
-            at: DigestMap::with_capacity_and_hasher(digests.len(), Secret::default()),
+        let mut news = Vec::with_capacity(digests.len());
+        let mut named = DigestMap::with_capacity_and_hasher(digests.len(), Secret::default());
+        let place = |(blob, is_absent): (&'a Verified, bool)| {
+            is_absent.then(|| {
+                *named.entry(blob.digest()).or_insert_with(|| {
+                    news.push(New { blob, used });
+                    news.len() - 1
+                })
+            })
         };
-        for (blob, is_absent) in blobs().zip(self.are_absent(&digests)) {
-            if !is_absent {
-                continue;
-            }
-            let Vacant(at) = batch.at.entry(blob.digest()) else {
-                continue;
-            };
-            at.insert(batch.news.len());
-            batch.news.push(New { blob, used });
-        }
-        batch
+        let at = blobs().zip(self.are_absent(&digests)).map(place).collect();
+        Batch { news, at }
     }
 
     /// Bytes of disk that writing `news` takes, beyond what their spool files take already.
@@ -321,7 +320,7 @@ impl Engine {
     }
 }
 
-fn answer_all(requests: Vec<Request>, answers: Vec<Vec<Result<()>>>) {
+fn answer_all(requests: impl IntoIterator<Item = Request>, answers: Vec<Vec<Result<()>>>) {
     for (request, answers) in requests.into_iter().zip(answers) {
         request.answer(answers);
     }

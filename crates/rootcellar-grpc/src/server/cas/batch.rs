@@ -30,9 +30,11 @@ pub(super) async fn update(core: &Core, request: BatchUpdateBlobsRequest) -> Res
     let total = request.requests.iter().map(|item| item.data.len() as u64).sum();
     check_total(core, total)?;
 
-    let digests: Vec<_> = request.requests.iter().map(|item| item.digest.clone()).collect();
-    let items = request.requests.into_iter();
-    let parsed = items.map(|item| parse(core, request.digest_function, item)).collect();
+    let parse = |item: UpdateRequest| {
+        let parsed = parse(core, request.digest_function, &item);
+        (item.digest, parsed.map(|digest| (digest, item.data)))
+    };
+    let (digests, parsed): (Vec<_>, Vec<_>) = request.requests.into_iter().map(parse).unzip();
     let outcomes = put(core, verify(parsed, total).await).await;
     let responses = digests.into_iter().zip(outcomes);
     Ok(BatchUpdateBlobsResponse {
@@ -46,14 +48,14 @@ pub(super) async fn update(core: &Core, request: BatchUpdateBlobsRequest) -> Res
 }
 
 /// Reads an item's digest, and checks what can be checked before hashing.
-fn parse(core: &Core, function: i32, item: UpdateRequest) -> Result<(Digest, Bytes)> {
+fn parse(core: &Core, function: i32, item: &UpdateRequest) -> Result<Digest> {
     let digest = core.functions.digest(function, "digest", item.digest.as_ref())?;
     core.check_size(digest.size_bytes())?;
     if item.compressor != i32::from(Compressor::Identity) {
         let reason = format!("compressor {} is not announced for batches here", item.compressor);
         return Err(Error::invalid_argument(reason));
     }
-    Ok((digest, item.data))
+    Ok(digest)
 }
 
 async fn verify(parsed: Vec<Result<(Digest, Bytes)>>, total: u64) -> Vec<Result<Verified>> {
@@ -73,22 +75,26 @@ async fn verify(parsed: Vec<Result<(Digest, Bytes)>>, total: u64) -> Vec<Result<
 
 /// Puts what is right as one batch; the outcomes come in the order of `items`.
 async fn put(core: &Core, items: Vec<Result<Verified>>) -> Vec<Result<()>> {
-    let blobs: Vec<Verified> = items.iter().filter_map(|item| item.as_ref().ok()).cloned().collect();
-    let digests: Vec<_> = blobs.iter().map(Verified::digest).collect();
-    let outcomes = core.store.put_many(blobs).await;
+    let mut outcomes = Vec::with_capacity(items.len());
+    let (mut blobs, mut places) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+    for item in items {
+        outcomes.push(item.map(|blob| {
+            places.push((outcomes.len(), blob.digest()));
+            blobs.push(blob);
+        }));
+    }
+    let stored = core.store.put_many(blobs).await;
     assert_eq!(
-        outcomes.len(),
-        digests.len(),
+        stored.len(),
+        places.len(),
         "a store answers once for each blob of a batch"
     );
-    for (digest, outcome) in digests.iter().zip(&outcomes) {
-        if outcome.is_ok() {
-            core.arrivals.announce(*digest);
-        }
+    let arrived = places.iter().zip(&stored).filter(|(_, outcome)| outcome.is_ok());
+    core.arrivals.announce_all(arrived.map(|((_, digest), _)| *digest));
+    for ((at, _), outcome) in places.into_iter().zip(stored) {
+        outcomes[at] = outcome.map_err(Error::from);
     }
-    let mut outcomes = outcomes.into_iter();
-    let mut next = move || outcomes.next().expect("as many outcomes as blobs were put");
-    items.into_iter().map(|item| item.and_then(|_| Ok(next()?))).collect()
+    outcomes
 }
 
 /// Reads the blobs of a batch.
