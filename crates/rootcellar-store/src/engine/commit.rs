@@ -167,8 +167,8 @@ impl Batch<'_> {
             Some(Err(error)) => Err(error.again()),
             Some(Ok(())) | None => Ok(()),
         };
-        let mut answers = |request: &Request| places.by_ref().take(request.blobs.len()).map(answer).collect();
-        requests.iter().map(|request| answers(request)).collect()
+        let answers = |request: &Request| places.by_ref().take(request.blobs.len()).map(answer).collect();
+        requests.iter().map(answers).collect()
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Ingest {
 
 #[derive(Debug)]
 enum Body {
-    Memory { hashing: Hashing, bytes: BytesMut },
+    Memory { hashing: Box<Hashing>, bytes: BytesMut },
     File(FileBody),
 }
 
@@ -68,7 +68,7 @@ struct Written {
 
 impl Ingest {
     pub(super) fn in_memory(digest: Digest) -> Self {
-        let hashing = Hashing::new(digest.function(), digest.size_bytes());
+        let hashing = Box::new(Hashing::new(digest.function(), digest.size_bytes()));
         let bytes = BytesMut::new();
         Self::new(digest, Body::Memory { hashing, bytes })
     }

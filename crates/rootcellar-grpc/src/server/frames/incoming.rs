@@ -152,7 +152,7 @@ mod tests {
         let (mut rest, mut frames) = (Bytes::copy_from_slice(bytes), Vec::new());
         let mut lens = lens.iter().cycle();
         while !rest.is_empty() {
-            let len = lens.next().unwrap().clone().min(rest.len());
+            let len = rest.len().min(*lens.next().unwrap());
             frames.push(Ok::<_, Infallible>(Frame::data(rest.split_to(len))));
         }
         Body::new(StreamBody::new(stream::iter(frames)))
