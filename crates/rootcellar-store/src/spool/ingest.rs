@@ -20,6 +20,8 @@ use crate::{Error, ErrorKind, Result, Verified};
 /// Pieces are written once they are so many bytes together: a client may send them a few kilobytes at a time, and each change of
 /// threads costs as much as hashing some of them.
 const WRITE_BYTES: usize = 256 * 1024;
+/// Pieces below this size cost more memory than they have.
+const SMALL_BYTES: usize = 1024;
 /// Content that is arriving.
 ///
 /// An operation that fails leaves nothing usable: drop it. A dropped future of [`write`](Self::write) leaves all that was taken.
@@ -41,13 +43,20 @@ enum Body {
 /// comes meanwhile.
 #[derive(Debug)]
 struct FileBody {
-    /// Pieces that wait for others, to be hashed and written with them.
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
+    pending: Pending,
     writing: Writing,
     file: Arc<dyn DiskFile>,
     /// How much of the file can be read.
     written_bytes: Arc<AtomicU64>,
+}
+
+/// Pieces that wait for others, to be hashed and written with them.
+#[derive(Debug, Default)]
+struct Pending {
+    pieces: Vec<Bytes>,
+    /// What comes behind the pieces: small ones, together, since a client may send a byte at a time.
+    small: BytesMut,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -160,8 +169,7 @@ fn did_not_end() -> Error {
 impl FileBody {
     fn new(hashing: Hashing, partial: Partial) -> Self {
         Self {
-            pending: Vec::new(),
-            pending_bytes: 0,
+            pending: Pending::default(),
             file: partial.file.clone(),
             written_bytes: Arc::default(),
             writing: Writing::Idle(Box::new(Written { hashing, partial })),
@@ -170,14 +178,12 @@ impl FileBody {
 
     /// Takes a piece, and has what waits written once that is enough. Waits for what was begun before.
     async fn take(&mut self, piece: Bytes, is_last: bool) -> Result<()> {
-        self.pending_bytes += piece.len();
         self.pending.push(piece);
-        if self.pending_bytes < WRITE_BYTES && !is_last {
+        if self.pending.bytes < WRITE_BYTES && !is_last {
             return Ok(());
         }
         let written = self.written().await?;
-        let pending = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
+        let pending = std::mem::take(&mut self.pending).into_pieces();
         let written_bytes = self.written_bytes.clone();
         let write = move || written.write(&pending, &written_bytes);
         self.writing = Writing::Running(tokio::task::spawn_blocking(write));
@@ -208,6 +214,29 @@ impl FileBody {
         };
         let checksum = written.hashing.check(digest)?;
         Ok(Verified::from_spool(digest, checksum, written.partial.keep()?))
+    }
+}
+
+impl Pending {
+    fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        if piece.len() < SMALL_BYTES {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.seal();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Bytes> {
+        self.seal();
+        self.pieces
+    }
+
+    fn seal(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
     }
 }
 
@@ -288,6 +317,29 @@ mod tests {
         while dir.path().read_dir().unwrap().next().is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_size_keep_their_order_and_small_ones_take_little() {
+        let (spool, _dir) = spool();
+        let content = Seeded::new(6).bytes(LEN);
+        let mut ingest = spool.ingest(Digest::of(DigestFunction::Sha256, &content)).unwrap();
+        let mut at = 0;
+        for len in [1, 7, SMALL_BYTES, 1, 5000, SMALL_BYTES - 1, SMALL_BYTES - 1]
+            .into_iter()
+            .cycle()
+        {
+            let end = LEN.min(at + len);
+            ingest.write(content.slice(at..end)).await.unwrap();
+            at = end;
+            if let Some(Body::File(body)) = &ingest.body {
+                assert!(body.pending.pieces.len() <= 2 * WRITE_BYTES / SMALL_BYTES);
+            }
+            if at == LEN {
+                break;
+            }
+        }
+        assert!(is_whole(ingest.finish().unwrap(), &content).await);
     }
 
     #[tokio::test]
