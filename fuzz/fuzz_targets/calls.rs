@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -45,6 +46,11 @@ enum Method {
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+});
+static SPOOL_DIR: LazyLock<PathBuf> = LazyLock::new(|| {
+    let dir = std::env::temp_dir().join(format!("rootcellar-fuzz-calls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
 });
 const STORED: &[u8] = b"a blob that is stored";
 
@@ -128,7 +134,7 @@ async fn answer(call: &Call, body: &[u8], is_plain: bool) -> (i32, String, Bytes
 
     let store = Arc::new(MemoryStore::new(1 << 20));
     store.put_bytes(DigestFunction::Sha256, Bytes::from_static(STORED)).await.unwrap();
-    let services = Services::new(store, Spool::new(std::env::temp_dir()), Functions::default());
+    let services = Services::new(store, Spool::new(&**SPOOL_DIR).with_memory_max_bytes(64), Functions::default());
     let (mut rest, mut frames) = (Bytes::copy_from_slice(body), Vec::new());
     let mut lens = call.pieces.iter().map(|len| usize::from(*len).max(1)).cycle();
     while !rest.is_empty() {

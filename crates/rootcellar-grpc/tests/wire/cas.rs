@@ -10,7 +10,7 @@ use rootcellar_proto::reapi::{
 use rootcellar_reapi::functions::value;
 use tonic::{Code, Status};
 
-use crate::server::{SHA256, Server, content, proto, refused};
+use crate::server::{SHA256, Server, Setup, content, proto, refused};
 
 async fn find_missing(
     server: &Server,
@@ -393,4 +393,15 @@ fn identity<T>(message: T) -> tonic::Request<T> {
         .metadata_mut()
         .insert("grpc-encoding", "identity".parse().unwrap());
     request
+}
+
+/// Items that are nothing are answered with more bytes than they came with.
+#[tokio::test]
+async fn an_answer_that_would_be_too_long_is_an_error() {
+    let mut setup = Setup::default();
+    setup.limits.request_bytes_max = 64 << 10;
+    let server = setup.start().await;
+    let nothing = |count| vec![Update::default(); count];
+    assert_eq!(update(&server, 0, nothing(100)).await.unwrap().responses.len(), 100);
+    refused(update(&server, 0, nothing(30_000)).await, Code::OutOfRange);
 }

@@ -117,6 +117,14 @@ impl<S: BlobStore + ?Sized> BlobStore for Limited<S> {
         outcomes
     }
 
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        let _operation = self.begin().await;
+        let outcomes = self.inner.get_many_into(digests, buffers).await;
+        let read = outcomes.iter().zip(digests).filter(|(outcome, _)| outcome.is_ok());
+        take(self.reads.as_deref(), sum(read.map(|(_, digest)| *digest))).await;
+        outcomes
+    }
+
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
         let _operation = self.begin().await;
         take(self.writes.as_deref(), sum(blobs.iter().map(Verified::digest))).await;

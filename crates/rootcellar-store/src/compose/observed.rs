@@ -22,7 +22,7 @@ pub enum Operation {
     Get,
     /// `put`
     Put,
-    /// `get_many`
+    /// `get_many` and `get_many_into`
     GetMany,
     /// `put_many`
     PutMany,
@@ -271,6 +271,19 @@ impl<S: BlobStore + ?Sized> BlobStore for Observed<S> {
         outcomes
     }
 
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        let (begin, counters) = (Instant::now(), self.counters(Operation::GetMany));
+        let outcomes = self.inner.get_many_into(digests, buffers).await;
+        counters.note_call(digests.len(), begin);
+        for (outcome, digest) in outcomes.iter().zip(digests) {
+            match outcome {
+                Ok(()) => add(&counters.bytes, digest.size_bytes()),
+                Err(error) => counters.note_failure(error),
+            }
+        }
+        outcomes
+    }
+
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
         let (begin, counters) = (Instant::now(), self.counters(Operation::PutMany));
         let sizes: Vec<u64> = blobs.iter().map(|blob| blob.digest().size_bytes()).collect();
@@ -321,7 +334,9 @@ mod tests {
         let absent = Digest::of(DigestFunction::Sha256, b"other");
         store.read(digest, 10).await.unwrap();
         store.read(absent, 10).await.unwrap_err();
-        store.get_many(&[digest, absent, digest]).await;
+        store.get_many(&[digest, absent]).await;
+        let (mut one, mut two) = ([0; 3], vec![0; usize::try_from(absent.size_bytes()).unwrap()]);
+        store.get_many_into(&[digest, absent], &mut [&mut one, &mut two]).await;
         store.find_missing(&[digest, absent]).await.unwrap();
         let seen = store.statistics();
         let of = |operation| {
@@ -330,7 +345,7 @@ mod tests {
         };
         assert_eq!(of(Operation::Put), (1, 1, 3, 0, 0));
         assert_eq!(of(Operation::Get), (2, 2, 3, 1, 0));
-        assert_eq!(of(Operation::GetMany), (1, 3, 6, 1, 0));
+        assert_eq!(of(Operation::GetMany), (2, 4, 6, 2, 0));
         assert_eq!(of(Operation::FindMissing), (1, 2, 0, 1, 0));
         assert_eq!(of(Operation::PutMany), (0, 0, 0, 0, 0));
         let text = seen.to_string();

@@ -11,6 +11,8 @@
 //! A packed blob of up to 64 KiB is compared with its checksum by every read. What is larger is hashed when it is first read, and again
 //! by the scrub.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,9 +51,10 @@ impl Engine {
     }
 
     pub(super) async fn get_many(self: &Arc<Self>, digests: &[Digest]) -> Vec<Result<Bytes>> {
-        let mut cached = CachedReads::new(self);
-        let read = |at: usize, entry: &Entry| cached.read_new(&digests[at], entry);
-        let (mut outcomes, cold) = self.read_many_cached(digests, read);
+        let (mut outcomes, cold) = {
+            let mut cached = CachedReads::new(self);
+            self.read_many_cached(digests, |at, entry| cached.read_new(&digests[at], entry))
+        };
         for (at, outcome) in self.read_many_cold(digests, cold).await {
             outcomes[at] = outcome;
         }
@@ -63,9 +66,11 @@ impl Engine {
         digests: &[Digest],
         buffers: &mut [&mut [u8]],
     ) -> Vec<Result<()>> {
-        let mut cached = CachedReads::new(self);
-        let read = |at: usize, entry: &Entry| cached.read(&digests[at], entry, buffers[at]).then_some(());
-        let (mut outcomes, cold) = self.read_many_cached(digests, read);
+        let (mut outcomes, cold) = {
+            let mut cached = CachedReads::new(self);
+            let read = |at: usize, entry: &Entry| cached.read(&digests[at], entry, buffers[at]).then_some(());
+            self.read_many_cached(digests, read)
+        };
         for (at, outcome) in self.read_many_cold(digests, cold).await {
             outcomes[at] = outcome.map(|bytes| buffers[at].copy_from_slice(&bytes));
         }
@@ -187,15 +192,15 @@ impl Engine {
 /// Reads of what is in memory. Whatever else is met is looked at where one may wait.
 struct CachedReads<'a> {
     engine: &'a Engine,
-    /// The packs that were read from, which are few.
-    packs: Vec<(Region, Arc<dyn DiskFile>)>,
+    /// The packs that were read from.
+    packs: BTreeMap<Region, Arc<dyn DiskFile>>,
 }
 
 impl<'a> CachedReads<'a> {
     fn new(engine: &'a Engine) -> Self {
         Self {
             engine,
-            packs: Vec::new(),
+            packs: BTreeMap::new(),
         }
     }
 
@@ -222,16 +227,13 @@ impl<'a> CachedReads<'a> {
 
     /// `None` if it was dropped a moment ago, or too many files are open.
     fn pack(&mut self, digest: &Digest, place: Place) -> Option<&dyn DiskFile> {
-        let region = place.region();
-        let at = match self.packs.iter().position(|(opened, _)| *opened == region) {
-            Some(at) => at,
-            None => {
+        match self.packs.entry(place.region()) {
+            Occupied(opened) => Some(&**opened.into_mut()),
+            Vacant(free) => {
                 let extent = self.engine.layout.open(digest, place).ok()?;
-                self.packs.push((region, extent.file));
-                self.packs.len() - 1
+                Some(&**free.insert(extent.file))
             }
-        };
-        Some(&*self.packs[at].1)
+        }
     }
 }
 

@@ -18,7 +18,6 @@ pub struct OsDisk;
 
 /// The most pieces that the kernel takes in one call (`UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
-const NO_ACCESS_TIME: i32 = OFlags::NOATIME.bits().cast_signed();
 
 impl Disk for OsDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
@@ -33,14 +32,12 @@ impl Disk for OsDisk {
                 options.write(true).create_new(true).mode(mode);
             }
         }
-        // When a blob was read is known without the filesystem, which would look at each read whether to write it down.
-        match options.custom_flags(NO_ACCESS_TIME).open(path) {
-            // Somebody else's file.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(Arc::new(options.custom_flags(0).open(path)?))
-            }
-            opened => Ok(Arc::new(opened?)),
-        }
+        let file = options.open(path)?;
+        // When a blob was read is known without the filesystem, which would look at each read whether to write it down. Not as the file
+        // is opened: who may not set it for a file that is somebody else's would have made that file, and had an error. It is read all
+        // the same.
+        let _is_set = rustix::fs::fcntl_setfl(&file, OFlags::NOATIME).is_ok();
+        Ok(Arc::new(file))
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -154,10 +151,14 @@ impl DiskFile for File {
     }
 
     fn reserve(&self, size: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, size) {
-            // A filesystem without it: space is taken as it is written, and may run out then.
-            Err(Errno::OPNOTSUPP) => Ok(()),
-            done => Ok(done?),
+        loop {
+            match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, 0, size) {
+                // tmpfs gives up for any signal.
+                Err(Errno::INTR) => {}
+                // A filesystem without it: space is taken as it is written, and may run out then.
+                Err(Errno::OPNOTSUPP) => return Ok(()),
+                done => return Ok(done?),
+            }
         }
     }
 

@@ -20,11 +20,12 @@ use crate::{Error, ErrorKind, Result, Verified};
 /// Pieces are written once they are so many bytes together: a client may send them a few kilobytes at a time, and each change of
 /// threads costs as much as hashing some of them.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Pieces below this size cost more memory than they have.
-const SMALL_BYTES: usize = 1024;
+/// Smaller pieces are copied together: each has bookkeeping of its own, and may keep all of the frame in which it came.
+const SMALL_BYTES: usize = 8 * 1024;
 /// Content that is arriving.
 ///
-/// An operation that fails leaves nothing usable: drop it. A dropped future of [`write`](Self::write) leaves all that was taken.
+/// An operation that fails leaves nothing usable: drop it. A dropped future of [`write`](Self::write) leaves all that was taken, unless it
+/// was that of the last piece. What is dropped while another thread writes leaves its file until that has ended.
 #[derive(Debug)]
 pub struct Ingest {
     digest: Digest,
@@ -40,7 +41,7 @@ enum Body {
 }
 
 /// Content on its way into a file, up to twice [`WRITE_BYTES`] and two pieces of it in memory: what is being hashed and written, and what
-/// comes meanwhile.
+/// comes meanwhile. A piece may keep the frame in which it came, which is eight times that at the most.
 #[derive(Debug)]
 struct FileBody {
     pending: Pending,
@@ -54,7 +55,7 @@ struct FileBody {
 #[derive(Debug, Default)]
 struct Pending {
     pieces: Vec<Bytes>,
-    /// What comes behind the pieces: small ones, together, since a client may send a byte at a time.
+    /// What comes behind the pieces: small ones, together.
     small: BytesMut,
     bytes: usize,
 }
@@ -256,6 +257,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::time::Duration;
 
     use rootcellar_digest::DigestFunction;
 
@@ -314,9 +316,12 @@ mod tests {
             );
             assert!(error.to_string().contains(&format!("only {len} bytes")), "{error}");
         }
-        while dir.path().read_dir().unwrap().next().is_some() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+        let gone = async {
+            while dir.path().read_dir().unwrap().next().is_some() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
     }
 
     #[tokio::test]
@@ -325,7 +330,7 @@ mod tests {
         let content = Seeded::new(6).bytes(LEN);
         let mut ingest = spool.ingest(Digest::of(DigestFunction::Sha256, &content)).unwrap();
         let mut at = 0;
-        for len in [1, 7, SMALL_BYTES, 1, 5000, SMALL_BYTES - 1, SMALL_BYTES - 1]
+        for len in [1, 7, SMALL_BYTES, 1, 50_000, SMALL_BYTES - 1, SMALL_BYTES - 1]
             .into_iter()
             .cycle()
         {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   write ──> hash ──┬──> memory (up to `memory_max_bytes`)
-//!                    └──> <spool dir>/<random name>      ── finish ──> Verified ──> put
+//!                    └──> <spool dir>/<its own name>      ── finish ──> Verified ──> put
 //! ```
 //!
 //! What is never finished is removed: by drop, or by the owner of the directory when it starts.

@@ -11,9 +11,11 @@ use crate::verified::SpoolFile;
 use crate::{Error, Result};
 
 /// Files of at least this size have the disk's space reserved before they are written: a call, which saves the filesystem from finding
-/// it block by block. As much again as there is, and never beyond the size that was declared: a client that declares much and sends
-/// little does not take much.
+/// it block by block. As much again as there is, up to [`AHEAD_BYTES_MAX`], and never beyond the size that was declared: a client that
+/// declares much and sends little does not take much.
 const RESERVED_FROM_BYTES: u64 = 1 << 20;
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
+
 /// A spool file that is still being written. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -61,7 +63,7 @@ impl Partial {
         }
         let reserved = match self.size < RESERVED_FROM_BYTES {
             true => end,
-            false => end.saturating_mul(2).min(self.size).max(end),
+            false => (end + end.min(AHEAD_BYTES_MAX)).min(self.size).max(end),
         };
         self.budget.take(&self.share, reserved - self.reserved)?;
         self.reserved = reserved;
@@ -72,8 +74,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Ends the writing, and gives back what was reserved for more than came. The file is opened anew for reading only: the kernel runs no program from a file that anybody has
-    /// open for writing, and a store publishes this very file.
+    /// Ends the writing, and gives back what was reserved for more than came. The file is opened anew for reading only: the kernel
+    /// runs no program from a file that anybody has open for writing, and a store publishes this very file.
     pub(super) fn keep(mut self) -> Result<SpoolFile> {
         if self.reserved > self.written {
             let cut = self.file.set_size(self.written);

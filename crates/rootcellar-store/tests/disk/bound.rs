@@ -197,9 +197,12 @@ async fn what_is_being_ingested_is_counted_and_bounded() {
         let mut ingest = store.spool().ingest(digest).unwrap();
         ingest.write(content.slice(..300_000)).await.unwrap();
         // It is written while the next piece is waited for. As much again is reserved.
-        while store.statistics().spooled_bytes != 600_000 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let counted = async {
+            while store.statistics().spooled_bytes != 600_000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
         let error = ingest.write(content.slice(300_000..)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Exhausted, "{layout}: {error}");
         drop(ingest);

@@ -61,7 +61,7 @@ impl ByteStreamRoute {
         let messages = Messages::new(body, self.message_bytes_max, WriteMessage::decode);
         let metadata = MetadataMap::from_headers(head.headers);
         let response = self.service.write_messages(metadata, messages).await?;
-        Ok(frames::answer_one(frames::encode(&response)))
+        Ok(frames::answer_one(frames::encode(&response, self.message_bytes_max)?))
     }
 }
 
@@ -103,7 +103,7 @@ fn answer(pieces: BoxStream<'static, Result<Bytes, Status>>) -> Response<Body> {
 fn head(len: usize) -> Bytes {
     let message_bytes = key_len(DATA_FIELD) + encoded_len_varint(len as u64) + len;
     let mut head = Vec::with_capacity(16);
-    head.extend(frames::prefix(message_bytes));
+    head.extend(frames::prefix(message_bytes).expect("a piece is small"));
     encode_key(DATA_FIELD, WireType::LengthDelimited, &mut head);
     encode_varint(len as u64, &mut head);
     head.into()
@@ -197,7 +197,7 @@ mod tests {
         #[test]
         fn a_piece_is_what_the_codec_would_make_of_it(data in proptest::collection::vec(any::<u8>(), 1..300)) {
             let encoded = ReadResponse { data: data.clone().into() }.encode_to_vec();
-            let mut expected = frames::prefix(encoded.len()).to_vec();
+            let mut expected = frames::prefix(encoded.len()).unwrap().to_vec();
             expected.extend(encoded);
             prop_assert_eq!([head(data.len()), data.into()].concat(), expected);
         }

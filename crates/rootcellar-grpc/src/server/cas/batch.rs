@@ -18,7 +18,6 @@ use rootcellar_store::Verified;
 
 use super::reply::Reply;
 use crate::server::core::Core;
-use crate::server::frames;
 
 /// Batches with fewer bytes are hashed where they are: that takes less time than the way to another thread.
 const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
@@ -116,12 +115,20 @@ pub(super) async fn read(core: &Core, request: BatchReadBlobsRequest) -> Result<
     ))
 }
 
-/// Reads the blobs of a batch into the message that answers it, if all of them are there, as is usual. Its prefix included.
-pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) -> Result<Bytes> {
+/// An answer of `BatchReadBlobs`.
+pub(super) enum ReadReply {
+    /// Encoded, with its prefix.
+    Encoded(Bytes),
+    /// Still to be encoded.
+    Message(BatchReadBlobsResponse),
+}
+
+/// Reads the blobs of a batch into the message that answers it, if all of them are there, as is usual.
+pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) -> Result<ReadReply> {
     let parsed: Result<Vec<Digest>> = parse_read(core, &request)?.into_iter().collect();
     let bytes_max = core.limits.reply_bytes_max;
     let (Ok(digests), Some(mut laid_out)) = (parsed, Reply::lay_out(&request.digests, bytes_max)) else {
-        return Ok(frames::encode(&read(core, request).await?));
+        return Ok(ReadReply::Message(read(core, request).await?));
     };
     let outcomes = core.store.get_many_into(&digests, &mut laid_out.holes()).await;
     assert_eq!(
@@ -130,12 +137,12 @@ pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) ->
         "a store answers once for each digest of a batch"
     );
     if outcomes.iter().all(std::result::Result::is_ok) {
-        return Ok(laid_out.into_bytes());
+        return Ok(ReadReply::Encoded(laid_out.into_bytes()));
     }
     let contents = outcomes.into_iter().zip(laid_out.into_contents());
     let contents = contents.map(|(outcome, content)| Ok(outcome.map(|()| content)?));
     let message = reply(request.digests.into_iter().zip(contents), bytes_max);
-    Ok(frames::encode(&message))
+    Ok(ReadReply::Message(message))
 }
 
 /// The digests of a batch that may be read.

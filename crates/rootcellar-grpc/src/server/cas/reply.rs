@@ -33,35 +33,21 @@ impl Reply {
         if message_bytes > bytes_max {
             return None;
         }
-        let mut reply = Self {
-            bytes: Vec::with_capacity(frames::PREFIX_BYTES + message_bytes),
-            holes: Vec::with_capacity(digests.len()),
-        };
-        reply.bytes.extend(frames::prefix(message_bytes));
+        // Not written where blobs go: large memory that is zero is not there before it is touched.
+        let mut bytes = vec![0; frames::PREFIX_BYTES + message_bytes];
+        bytes[..frames::PREFIX_BYTES].copy_from_slice(&frames::prefix(message_bytes)?);
+        let mut at = frames::PREFIX_BYTES;
+        let (mut holes, mut around) = (Vec::with_capacity(digests.len()), Vec::new());
         for digest in digests {
-            reply.add(digest)?;
+            let size = usize::try_from(digest.size_bytes).ok()?;
+            let before = encode_around(&mut around, digest, size)?;
+            bytes[at..at + before].copy_from_slice(&around[..before]);
+            let hole = at + before..at + before + size;
+            at = hole.end + around.len() - before;
+            bytes[hole.end..at].copy_from_slice(&around[before..]);
+            holes.push(hole);
         }
-        Some(reply)
-    }
-
-    fn add(&mut self, digest: &reapi::Digest) -> Option<()> {
-        let size = usize::try_from(digest.size_bytes).ok()?;
-        self.begin(RESPONSES_FIELD, item_len(digest, size)?);
-        message::encode(DIGEST_FIELD, digest, &mut self.bytes);
-        if size > 0 {
-            self.begin(DATA_FIELD, size);
-        }
-        let hole = self.bytes.len()..self.bytes.len() + size;
-        self.bytes.resize(hole.end, 0);
-        self.holes.push(hole);
-        message::encode(STATUS_FIELD, &rpc::Status::default(), &mut self.bytes);
-        Some(())
-    }
-
-    /// Begins a field of `len` bytes.
-    fn begin(&mut self, field: u32, len: usize) {
-        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
-        encode_varint(len as u64, &mut self.bytes);
+        Some(Self { bytes, holes })
     }
 
     /// Where the bytes of each blob go.
@@ -86,6 +72,25 @@ impl Reply {
         let bytes = Bytes::from(self.bytes);
         self.holes.into_iter().map(move |hole| bytes.slice(hole))
     }
+}
+
+/// Encodes a response without its blob into `around`. Tells how much of that comes before the blob.
+fn encode_around(around: &mut Vec<u8>, digest: &reapi::Digest, size: usize) -> Option<usize> {
+    around.clear();
+    begin(around, RESPONSES_FIELD, item_len(digest, size)?);
+    message::encode(DIGEST_FIELD, digest, around);
+    if size > 0 {
+        begin(around, DATA_FIELD, size);
+    }
+    let before = around.len();
+    message::encode(STATUS_FIELD, &rpc::Status::default(), around);
+    Some(before)
+}
+
+/// Begins a field of `len` bytes.
+fn begin(bytes: &mut Vec<u8>, field: u32, len: usize) {
+    encode_key(field, WireType::LengthDelimited, bytes);
+    encode_varint(len as u64, bytes);
 }
 
 /// Bytes of a response with a blob of `size`.
@@ -143,7 +148,7 @@ mod tests {
         #[test]
         fn it_is_what_the_codec_would_make_of_it(items in items()) {
             let encoded = BatchReadBlobsResponse { responses: items.clone() }.encode_to_vec();
-            let mut expected = frames::prefix(encoded.len()).to_vec();
+            let mut expected = frames::prefix(encoded.len()).unwrap().to_vec();
             expected.extend(&encoded);
             prop_assert_eq!(filled(&items).into_bytes(), expected);
             let contents: Vec<Bytes> = filled(&items).into_contents().collect();

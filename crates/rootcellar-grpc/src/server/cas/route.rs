@@ -11,7 +11,8 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::{CasService, batch};
+use super::CasService;
+use super::batch::{self, ReadReply};
 use crate::server::frames;
 use crate::status::refuse;
 
@@ -42,13 +43,16 @@ impl CasRoute {
     async fn update(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let request = frames::one(request.into_body(), self.message_bytes_max).await?;
         let response = batch::update(&self.service.core, request).await.map_err(refuse)?;
-        Ok(frames::answer_one(frames::encode(&response)))
+        Ok(frames::answer_one(frames::encode(&response, self.message_bytes_max)?))
     }
 
     async fn read(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let request = frames::one(request.into_body(), self.message_bytes_max).await?;
-        let response = batch::read_encoded(&self.service.core, request).await.map_err(refuse)?;
-        Ok(frames::answer_one(response))
+        let message = match batch::read_encoded(&self.service.core, request).await.map_err(refuse)? {
+            ReadReply::Encoded(message) => message,
+            ReadReply::Message(message) => frames::encode(&message, self.message_bytes_max)?,
+        };
+        Ok(frames::answer_one(message))
     }
 }
 

@@ -16,12 +16,11 @@ use tonic::{Code, Status};
 pub(crate) const PREFIX_BYTES: usize = 5;
 const NOT_COMPRESSED: u8 = 0;
 
-/// What comes in front of a message of `len` bytes.
-pub(crate) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
+/// What comes in front of a message of `len` bytes; `None` if no message has so many.
+pub(crate) fn prefix(len: usize) -> Option<[u8; PREFIX_BYTES]> {
     let mut prefix = [NOT_COMPRESSED; PREFIX_BYTES];
-    let len = u32::try_from(len).expect("an answer is far smaller");
-    prefix[1..].copy_from_slice(&len.to_be_bytes());
-    prefix
+    prefix[1..].copy_from_slice(&u32::try_from(len).ok()?.to_be_bytes());
+    Some(prefix)
 }
 
 /// Answers a call with messages, prefixes included, in pieces of whatever size; an error ends them.
@@ -49,13 +48,17 @@ pub(crate) fn answer_one(message: Bytes) -> Response<Body> {
     answer(stream::iter([Ok(message)]))
 }
 
-/// Encodes a message with its prefix.
-pub(crate) fn encode(message: &impl Message) -> Bytes {
+/// Encodes a message of at most `bytes_max`, with its prefix.
+pub(crate) fn encode(message: &impl Message, bytes_max: usize) -> Result<Bytes, Status> {
     let len = message.encoded_len();
+    let Some(prefix) = prefix(len).filter(|_| len <= bytes_max) else {
+        let reason = format!("the answer has {len} bytes; at most {bytes_max} are sent");
+        return Err(Status::out_of_range(reason));
+    };
     let mut bytes = Vec::with_capacity(PREFIX_BYTES + len);
-    bytes.put_slice(&prefix(len));
+    bytes.put_slice(&prefix);
     message.encode(&mut bytes).expect("memory grows to hold any message");
-    bytes.into()
+    Ok(bytes.into())
 }
 
 /// The end of a call.
