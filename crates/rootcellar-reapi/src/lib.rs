@@ -49,4 +49,4 @@ pub use node_properties::{NodeProperties, SUBTREE_READ_ONLY};
 pub use outputs::{OUTPUT_PATH_BYTES_MAX, OUTPUT_PROPERTIES, OutputKind, OutputPath, OutputProperties, Outputs};
 pub use rel_path::{PATH_BYTES_MAX, RelPath};
 pub use resource_name::{ReadName, WriteName};
-pub use tree::{InputTree, TreeLimits, TreePages};
+pub use tree::{InputTree, TreeLimits, TreePage, TreePages};

@@ -1,6 +1,7 @@
 //! Batches and questions about them.
 
 use bytes::Bytes;
+use prost::Message as _;
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi::batch_update_blobs_request::Request as Update;
 use rootcellar_proto::reapi::{
@@ -376,6 +377,30 @@ async fn a_call_that_names_its_encoding_is_answered_like_others() {
         let plain = server.cas().batch_read_blobs(read(digests)).await.unwrap();
         assert_eq!(encoded.into_inner(), plain.into_inner());
     }
+
+    let directory = reapi::Directory {
+        symlinks: vec![reapi::SymlinkNode {
+            name: "link".to_owned(),
+            target: "target".to_owned(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let tree = reapi::GetTreeRequest {
+        root_digest: Some(proto(server.hold(SHA256, directory.encode_to_vec()).await)),
+        ..Default::default()
+    };
+    let mut encoded = server
+        .cas()
+        .get_tree(identity(tree.clone()))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut plain = server.cas().get_tree(tree).await.unwrap().into_inner();
+    let page = plain.message().await.unwrap().unwrap();
+    assert_eq!(page.directories, [directory]);
+    assert_eq!(encoded.message().await.unwrap().unwrap(), page);
+    assert_eq!(encoded.message().await.unwrap(), plain.message().await.unwrap());
 }
 
 /// Compressed messages are not taken, and the client is told so.

@@ -30,7 +30,7 @@ use self::graph::{Found, Graph};
 pub use self::known::KnownDirectories;
 pub use self::limits::{Extent, TreeLimits};
 pub use self::message::DecodedTree;
-pub use self::pages::{PageLimits, TreePages};
+pub use self::pages::{PageLimits, TreePage, TreePages};
 use crate::directory::{Directory, Node};
 use crate::{Error, RelPath, Result};
 

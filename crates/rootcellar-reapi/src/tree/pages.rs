@@ -4,15 +4,15 @@
 //! memory a batch at a time. The order follows from the tree and from what is missing in it, so that a call with the token of
 //! a page walks the same way again, sends nothing up to the directory that was sent last, and goes on behind it.
 //!
-//! A page is made of messages that were decoded, so fields that this server does not know are not passed on.
+//! A directory is passed on in the bytes in which it is stored. They are read, since the tree goes on in them; they are not encoded
+//! again, so fields that this server does not know arrive, and a client that hashes a directory finds the digest that it knows.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message as _;
+use bytes::{BufMut, Bytes};
+use prost::encoding::{WireType, encode_key, encode_varint};
 use rootcellar_digest::Digest;
-use rootcellar_proto::reapi;
 use rootcellar_store::BlobStore;
 
 use super::{TreeLimits, fetch, page_token};
@@ -78,7 +78,48 @@ pub struct TreePages {
 #[derive(Debug)]
 struct Ready {
     digest: Digest,
-    message: reapi::Directory,
+    encoded: Bytes,
+}
+
+/// A page: a `GetTreeResponse` that is still to be encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreePage {
+    /// Encoded Directories.
+    pub directories: Vec<Bytes>,
+    /// Where the next page begins; empty if there is none.
+    pub next_page_token: String,
+}
+
+impl TreePage {
+    /// The numbers of the fields of `GetTreeResponse`.
+    const DIRECTORIES_FIELD: u32 = 1;
+    const NEXT_PAGE_TOKEN_FIELD: u32 = 2;
+
+    /// Bytes of the encoded page.
+    pub fn encoded_len(&self) -> usize {
+        let directories = self.directories.iter().map(|encoded| record_bytes(encoded.len()));
+        let token = match self.next_page_token.len() {
+            0 => 0,
+            len => record_bytes(len),
+        };
+        directories.sum::<usize>() + token
+    }
+
+    /// Encodes the page.
+    pub fn encode(&self, buffer: &mut impl BufMut) {
+        for encoded in &self.directories {
+            put_record(Self::DIRECTORIES_FIELD, encoded, buffer);
+        }
+        if !self.next_page_token.is_empty() {
+            put_record(Self::NEXT_PAGE_TOKEN_FIELD, self.next_page_token.as_bytes(), buffer);
+        }
+    }
+}
+
+fn put_record(field: u32, bytes: &[u8], buffer: &mut impl BufMut) {
+    encode_key(field, WireType::LengthDelimited, buffer);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
 }
 
 impl TreePages {
@@ -114,7 +155,7 @@ impl TreePages {
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if a blob in the tree is no Directory, the tree goes past its limits,
     /// or what the token says was sent is not there any more;
     /// [`ResourceExhausted`](crate::ErrorKind::ResourceExhausted) if one directory is larger than a page may be.
-    pub async fn next_page(&mut self) -> Result<Option<reapi::GetTreeResponse>> {
+    pub async fn next_page(&mut self) -> Result<Option<TreePage>> {
         self.pass_over_sent().await?;
         let mut page = Page::new(self.page_limits);
         while self.prepare().await? {
@@ -123,13 +164,13 @@ impl TreePages {
                 page.push(next);
                 continue;
             }
-            page.message.next_page_token = page
+            page.page.next_page_token = page
                 .last
                 .map_or_else(String::new, |last| page_token::encode(&self.root, &last));
             self.ready.push_front(next);
             break;
         }
-        Ok(page.last.map(|_| page.message))
+        Ok(page.last.map(|_| page.page))
     }
 
     async fn pass_over_sent(&mut self) -> Result<()> {
@@ -183,9 +224,7 @@ impl TreePages {
             }
         }
         self.tree_limits.check_directories(self.seen.len())?;
-        let message = reapi::Directory::decode(encoded)
-            .map_err(|error| Error::invalid_argument(format!("directory {digest}")).caused_by(error))?;
-        self.ready.push_back(Ready { digest, message });
+        self.ready.push_back(Ready { digest, encoded });
         Ok(())
     }
 }
@@ -197,7 +236,7 @@ fn no_root(digest: &Digest) -> Error {
 /// A page being filled.
 struct Page {
     limits: PageLimits,
-    message: reapi::GetTreeResponse,
+    page: TreePage,
     bytes: usize,
     last: Option<Digest>,
 }
@@ -206,7 +245,10 @@ impl Page {
     fn new(limits: PageLimits) -> Self {
         Self {
             limits,
-            message: reapi::GetTreeResponse::default(),
+            page: TreePage {
+                directories: Vec::new(),
+                next_page_token: String::new(),
+            },
             bytes: record_bytes(page_token::TOKEN_BYTES_MAX),
             last: None,
         }
@@ -216,7 +258,7 @@ impl Page {
     fn has_room_for(&self, next: &Ready) -> Result<bool> {
         let bytes = self.bytes + next.record_bytes();
         if bytes <= self.limits.bytes_max {
-            return Ok(self.message.directories.len() < self.limits.directories_max.max(1));
+            return Ok(self.page.directories.len() < self.limits.directories_max.max(1));
         }
         if self.last.is_some() {
             return Ok(false);
@@ -230,17 +272,17 @@ impl Page {
     fn push(&mut self, next: Ready) {
         self.bytes += next.record_bytes();
         self.last = Some(next.digest);
-        self.message.directories.push(next.message);
+        self.page.directories.push(next.encoded);
     }
 }
 
 impl Ready {
     fn record_bytes(&self) -> usize {
-        record_bytes(self.message.encoded_len())
+        record_bytes(self.encoded.len())
     }
 }
 
-/// Bytes of a field of `len` bytes with its tag and length.
+/// Bytes of a field of `len` bytes with its tag, which is small, and its length.
 fn record_bytes(len: usize) -> usize {
     1 + prost::length_delimiter_len(len) + len
 }

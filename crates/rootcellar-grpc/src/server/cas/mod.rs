@@ -7,15 +7,16 @@ mod tree;
 
 use std::sync::Arc;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt as _};
+use prost::Message as _;
 use rootcellar_proto::reapi::content_addressable_storage_server::ContentAddressableStorage;
 use rootcellar_proto::reapi::{
     BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest, BatchUpdateBlobsResponse,
     FindMissingBlobsRequest, FindMissingBlobsResponse, GetTreeRequest, GetTreeResponse, SpliceBlobRequest,
     SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
 };
-use rootcellar_reapi::Result;
 use rootcellar_reapi::functions::to_proto;
+use rootcellar_reapi::{Result, TreePage};
 use tonic::{Request, Response, Status};
 
 pub(super) use self::route::CasRoute;
@@ -73,8 +74,13 @@ impl ContentAddressableStorage for CasService {
     type GetTreeStream = BoxStream<'static, Result<GetTreeResponse, Status>>;
 
     async fn get_tree(&self, request: Request<GetTreeRequest>) -> Result<Response<Self::GetTreeStream>, Status> {
-        let outcome = tree::pages(&self.core, request.get_ref()).await;
-        outcome.map(Response::new).map_err(refuse)
+        let pages = tree::pages(&self.core, request.get_ref()).await.map_err(refuse)?;
+        let decode = |page: TreePage| {
+            let mut encoded = Vec::with_capacity(page.encoded_len());
+            page.encode(&mut encoded);
+            GetTreeResponse::decode(&encoded[..]).map_err(|error| Status::internal(error.to_string()))
+        };
+        Ok(Response::new(pages.map(move |page| page.and_then(decode)).boxed()))
     }
 
     async fn split_blob(&self, _: Request<SplitBlobRequest>) -> Result<Response<SplitBlobResponse>, Status> {

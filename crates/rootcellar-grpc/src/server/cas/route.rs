@@ -1,22 +1,26 @@
-//! The CAS as a route, with batches of content that go past the codec: see [`frames`](crate::server::frames).
+//! The CAS as a route, with batches of content and trees that go past the codec: see [`frames`](crate::server::frames).
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use http::{Request, Response};
 use rootcellar_proto::reapi::content_addressable_storage_server::{self, ContentAddressableStorageServer};
+use rootcellar_reapi::TreePage;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::CasService;
 use super::batch::{self, ReadReply};
+use super::{CasService, tree};
 use crate::server::frames;
 use crate::status::refuse;
 
 const BATCH_UPDATE: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchUpdateBlobs";
+const GET_TREE: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage/GetTree";
 const BATCH_READ: &str = "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs";
 
 /// Answers calls of the CAS.
@@ -54,6 +58,21 @@ impl CasRoute {
         };
         Ok(frames::answer_one(message))
     }
+
+    async fn tree(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let request = frames::one(request.into_body(), self.message_bytes_max).await?;
+        let pages = tree::pages(&self.service.core, &request).await.map_err(refuse)?;
+        Ok(frames::answer(pages.map(|page| page.map(|page| encoded(&page)))))
+    }
+}
+
+/// Encodes a page, which is bounded, with its prefix.
+fn encoded(page: &TreePage) -> Bytes {
+    let len = page.encoded_len();
+    let mut bytes = Vec::with_capacity(frames::PREFIX_BYTES + len);
+    bytes.extend(frames::prefix(len).expect("a page is small"));
+    page.encode(&mut bytes);
+    bytes.into()
 }
 
 impl NamedService for CasRoute {
@@ -74,6 +93,7 @@ impl Service<Request<Body>> for CasRoute {
         let answer = match request.uri().path() {
             BATCH_UPDATE if frames::are_plain(&request) => route.update(request).boxed(),
             BATCH_READ if frames::are_plain(&request) => route.read(request).boxed(),
+            GET_TREE if frames::are_plain(&request) => route.tree(request).boxed(),
             _ => return self.others.call(request),
         };
         answer

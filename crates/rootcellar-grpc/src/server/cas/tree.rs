@@ -1,9 +1,9 @@
 //! `GetTree`: all directories of a tree, in pages.
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use rootcellar_proto::reapi::{GetTreeRequest, GetTreeResponse};
+use rootcellar_proto::reapi::GetTreeRequest;
 use rootcellar_reapi::tree::PageLimits;
-use rootcellar_reapi::{Result, TreePages};
+use rootcellar_reapi::{Result, TreePage, TreePages};
 use tonic::Status;
 
 use crate::server::core::Core;
@@ -13,7 +13,7 @@ use crate::status::refuse;
 pub(super) async fn pages(
     core: &Core,
     request: &GetTreeRequest,
-) -> Result<BoxStream<'static, Result<GetTreeResponse, Status>>> {
+) -> Result<BoxStream<'static, Result<TreePage, Status>>> {
     core.check_instance(&request.instance_name)?;
     let root = request.root_digest.as_ref();
     let root = core.functions.digest(request.digest_function, "root_digest", root)?;

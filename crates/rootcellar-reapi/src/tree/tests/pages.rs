@@ -26,7 +26,13 @@ async fn collect(
     let mut walk = TreePages::new(store, root, TreeLimits::default(), pages).resume(token)?;
     let mut collected = Vec::new();
     while let Some(page) = walk.next_page().await? {
-        collected.push(page);
+        let mut encoded = Vec::new();
+        page.encode(&mut encoded);
+        assert_eq!(encoded.len(), page.encoded_len());
+        assert!(encoded.len() <= pages.bytes_max);
+        let message = reapi::GetTreeResponse::decode(&encoded[..]).unwrap();
+        assert_eq!(message.next_page_token, page.next_page_token);
+        collected.push(message);
     }
     Ok(collected)
 }
@@ -173,6 +179,20 @@ fn a_directory_of_another_order_is_passed_on() {
             .unwrap()
     });
     assert_eq!(pages[0].directories, [unsorted]);
+}
+
+#[test]
+fn a_directory_is_passed_on_with_what_is_not_known_of_it() {
+    const UNKNOWN_FIELD: [u8; 3] = [0x7a, 1, b'?'];
+    let mut blobs = Blobs::default();
+    let encoded = [&reapi::Directory::default().encode_to_vec()[..], &UNKNOWN_FIELD].concat();
+    let root = blobs.add_encoded(encoded.clone().into());
+    let page = run(async {
+        let store = blobs.all_stored().await;
+        let mut walk = TreePages::new(store, root, TreeLimits::default(), PageLimits::default());
+        walk.next_page().await.unwrap().unwrap()
+    });
+    assert_eq!(page.directories, [encoded]);
 }
 
 #[test]
