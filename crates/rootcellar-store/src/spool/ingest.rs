@@ -22,6 +22,7 @@ use crate::{Error, ErrorKind, Result, Verified};
 const WRITE_BYTES: usize = 256 * 1024;
 /// Smaller pieces are copied together: each has bookkeeping of its own, and may keep all of the frame in which it came.
 const SMALL_BYTES: usize = 8 * 1024;
+
 /// Content that is arriving.
 ///
 /// An operation that fails leaves nothing usable: drop it. A dropped future of [`write`](Self::write) leaves all that was taken, unless it
