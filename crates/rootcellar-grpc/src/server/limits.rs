@@ -51,8 +51,7 @@ pub struct UploadLimits {
     pub silence_max: Duration,
     /// Uploads set aside, 256; each of a large blob has a file open. The oldest go first.
     pub parked_max: usize,
-    /// Bytes of the uploads set aside, 8 GiB: room in the spool directory, where each may have 4 MiB more reserved. The oldest go
-    /// first.
+    /// Bytes of the uploads set aside, 8 GiB: room in the spool directory. The oldest go first.
     pub parked_bytes_max: u64,
     /// How long an upload is kept after it broke off, ten minutes: clients that resume do so soon.
     pub parked_time_max: Duration,

@@ -165,3 +165,23 @@ async fn still_works(server: &Server) {
         .unwrap();
     assert!(server.read(read_name(digest)).await.unwrap() == data);
 }
+
+/// What is reserved for an upload counts as what came of it does.
+#[tokio::test]
+async fn uploads_set_aside_take_no_more_room_than_is_allowed() {
+    const MIB: usize = 1 << 20;
+    let mut setup = Setup::default();
+    setup.limits.uploads.parked_bytes_max = 3 * MIB as u64;
+    let server = setup.start().await;
+    for n in 0..2 {
+        let name = format!(
+            "uploads/u{n}/blobs/{}/{}",
+            Digest::of(SHA256, b"x").hash_hex(),
+            1_u64 << 40
+        );
+        let sent = server.write(vec![piece(&name, 0, content(MIB, n))]).await.unwrap();
+        assert_eq!(sent, MIB as i64);
+    }
+    assert_eq!(server.spooled_files(), 1);
+    still_works(&server).await;
+}

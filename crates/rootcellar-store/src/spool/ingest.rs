@@ -13,7 +13,7 @@ use rootcellar_digest::Digest;
 use tokio::task::JoinHandle;
 
 use super::hashing::Hashing;
-use super::partial::Partial;
+use super::partial::{Partial, reserved_for};
 use crate::io::DiskFile;
 use crate::{Error, ErrorKind, Result, Verified};
 
@@ -105,6 +105,14 @@ impl Ingest {
     /// Bytes taken so far.
     pub fn taken_bytes(&self) -> u64 {
         self.taken_bytes
+    }
+
+    /// Bytes that it takes at the most, in memory or on the disk, while no more come.
+    pub fn room_bytes(&self) -> u64 {
+        match &self.body {
+            Some(Body::File(_)) => reserved_for(self.taken_bytes, self.digest.size_bytes()),
+            Some(Body::Memory { .. }) | None => self.taken_bytes,
+        }
     }
 
     /// The file that the content is written to, and how much of it can be read there; `None` while it is in memory.

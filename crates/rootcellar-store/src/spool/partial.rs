@@ -16,6 +16,14 @@ use crate::{Error, Result};
 const RESERVED_FROM_BYTES: u64 = 1 << 20;
 const AHEAD_BYTES_MAX: u64 = 4 << 20;
 
+/// Bytes of disk for the first `end` bytes of content that has `size`.
+pub(super) fn reserved_for(end: u64, size: u64) -> u64 {
+    match size < RESERVED_FROM_BYTES {
+        true => end,
+        false => (end + end.min(AHEAD_BYTES_MAX)).min(size).max(end),
+    }
+}
+
 /// A spool file that is still being written. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -61,10 +69,7 @@ impl Partial {
         if end <= self.reserved {
             return Ok(());
         }
-        let reserved = match self.size < RESERVED_FROM_BYTES {
-            true => end,
-            false => (end + end.min(AHEAD_BYTES_MAX)).min(self.size).max(end),
-        };
+        let reserved = reserved_for(end, self.size);
         self.budget.take(&self.share, reserved - self.reserved)?;
         self.reserved = reserved;
         if self.size >= RESERVED_FROM_BYTES {

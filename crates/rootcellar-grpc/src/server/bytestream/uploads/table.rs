@@ -116,18 +116,18 @@ impl Table {
         ingest: Ingest,
         limits: &UploadLimits,
     ) -> Vec<Parked> {
-        let bytes = ingest.taken_bytes();
+        let (bytes, room_bytes) = (ingest.taken_bytes(), ingest.room_bytes());
         let parked = Parked {
             ingest,
             told_bytes: writer.told_bytes.load(Ordering::Relaxed),
             since: Instant::now(),
         };
         let furthest = self.parked.peek(name).map_or(0, |parked| parked.ingest.taken_bytes());
-        if bytes <= furthest || bytes > limits.parked_bytes_max {
+        if bytes <= furthest || room_bytes > limits.parked_bytes_max {
             return vec![parked];
         }
         let mut dropped = Vec::from_iter(self.remove(name));
-        self.parked_bytes += bytes;
+        self.parked_bytes += room_bytes;
         self.parked.put(name.clone(), parked);
         while self.parked.len() > limits.parked_max || self.parked_bytes > limits.parked_bytes_max {
             dropped.extend(self.remove_oldest());
@@ -149,13 +149,13 @@ impl Table {
     /// Removes what is set aside under `name`.
     pub(super) fn remove(&mut self, name: &str) -> Option<Parked> {
         let parked = self.parked.pop(name)?;
-        self.parked_bytes -= parked.ingest.taken_bytes();
+        self.parked_bytes -= parked.ingest.room_bytes();
         Some(parked)
     }
 
     fn remove_oldest(&mut self) -> Option<Parked> {
         let (_, parked) = self.parked.pop_lru()?;
-        self.parked_bytes -= parked.ingest.taken_bytes();
+        self.parked_bytes -= parked.ingest.room_bytes();
         Some(parked)
     }
 
