@@ -108,8 +108,16 @@ impl Functions {
     /// function is not announced.
     pub fn digest(&self, requested: i32, field: &str, digest: Option<&reapi::Digest>) -> Result<Digest> {
         let digest = digest.ok_or_else(|| Error::invalid_argument(format!("{field} is not set")))?;
-        self.resolve(requested, digest.hash.len())
-            .and_then(|function| from_proto(function, digest))
+        self.digest_of(requested, field, &digest.hash, digest.size_bytes)
+    }
+
+    /// The same, of the digest's own fields.
+    ///
+    /// # Errors
+    /// As [`Self::digest`].
+    pub fn digest_of(&self, requested: i32, field: &str, hash: &str, size_bytes: i64) -> Result<Digest> {
+        self.resolve(requested, hash.len())
+            .and_then(|function| Ok(Digest::from_hex(function, hash, size_bytes)?))
             .map_err(|error| error.about(field))
     }
 

@@ -15,9 +15,13 @@ use rootcellar_proto::reapi::{
 use rootcellar_proto::rpc;
 use rootcellar_reapi::{Error, ErrorKind, Result};
 use rootcellar_store::Verified;
+use tonic::Status;
 
+use super::read_request::ReadRequest;
 use super::reply::Reply;
 use crate::server::core::Core;
+use crate::server::frames::undecodable;
+use crate::status::refuse;
 
 /// Batches with fewer bytes are hashed where they are: that takes less time than the way to another thread.
 const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
@@ -98,7 +102,8 @@ async fn put(core: &Core, items: Vec<Result<Verified>>) -> Vec<Result<()>> {
 
 /// Reads the blobs of a batch.
 pub(super) async fn read(core: &Core, request: BatchReadBlobsRequest) -> Result<BatchReadBlobsResponse> {
-    let parsed = parse_read(core, &request)?;
+    let fields = request.digests.iter().map(|digest| (&*digest.hash, digest.size_bytes));
+    let parsed = parse_read(core, &request.instance_name, request.digest_function, fields)?;
     let digests: Vec<_> = parsed.iter().flatten().copied().collect();
     let outcomes = core.store.get_many(&digests).await;
     assert_eq!(
@@ -124,11 +129,10 @@ pub(super) enum ReadReply {
 }
 
 /// Reads the blobs of a batch into the message that answers it, if all of them are there, as is usual.
-pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) -> Result<ReadReply> {
-    let parsed: Result<Vec<Digest>> = parse_read(core, &request)?.into_iter().collect();
-    let bytes_max = core.limits.reply_bytes_max;
-    let (Ok(digests), Some(mut laid_out)) = (parsed, Reply::lay_out(&request.digests, bytes_max)) else {
-        return Ok(ReadReply::Message(read(core, request).await?));
+pub(super) async fn read_encoded(core: &Core, request: ReadRequest) -> Result<ReadReply, Status> {
+    let Some((digests, mut laid_out)) = lay_out(core, &request).map_err(refuse)? else {
+        let message = read(core, request.decoded().map_err(|error| undecodable(&error))?).await;
+        return message.map(ReadReply::Message).map_err(refuse);
     };
     let outcomes = core.store.get_many_into(&digests, &mut laid_out.holes()).await;
     assert_eq!(
@@ -141,16 +145,36 @@ pub(super) async fn read_encoded(core: &Core, request: BatchReadBlobsRequest) ->
     }
     let contents = outcomes.into_iter().zip(laid_out.into_contents());
     let contents = contents.map(|(outcome, content)| Ok(outcome.map(|()| content)?));
-    let message = reply(request.digests.into_iter().zip(contents), bytes_max);
+    let asked = request.decoded().map_err(|error| undecodable(&error))?.digests;
+    let message = reply(asked.into_iter().zip(contents), core.limits.reply_bytes_max);
     Ok(ReadReply::Message(message))
 }
 
-/// The digests of a batch that may be read.
-fn parse_read(core: &Core, request: &BatchReadBlobsRequest) -> Result<Vec<Result<Digest>>> {
-    core.check_instance(&request.instance_name)?;
-    core.functions.named(request.digest_function)?;
-    let parse = |digest| core.functions.digest(request.digest_function, "digest", Some(digest));
-    let parsed: Vec<_> = request.digests.iter().map(parse).collect();
+/// The answer with all blobs, if there can be one.
+fn lay_out(core: &Core, request: &ReadRequest) -> Result<Option<(Vec<Digest>, Reply)>> {
+    let Some(plain) = request.plain_digests() else {
+        return Ok(None);
+    };
+    let parsed = parse_read(core, &request.instance_name, request.digest_function, plain.into_iter())?;
+    let Ok(digests) = parsed.into_iter().collect::<Result<Vec<Digest>>>() else {
+        return Ok(None);
+    };
+    let sizes = digests.iter().map(Digest::size_bytes);
+    let laid_out = Reply::lay_out(request.digests.iter().zip(sizes), core.limits.reply_bytes_max);
+    Ok(laid_out.map(|laid_out| (digests, laid_out)))
+}
+
+/// The digests of a batch that may be read, from hashes and sizes.
+fn parse_read<'a>(
+    core: &Core,
+    instance_name: &str,
+    function: i32,
+    digests: impl Iterator<Item = (&'a str, i64)>,
+) -> Result<Vec<Result<Digest>>> {
+    core.check_instance(instance_name)?;
+    core.functions.named(function)?;
+    let parse = |(hash, size_bytes)| core.functions.digest_of(function, "digest", hash, size_bytes);
+    let parsed: Vec<_> = digests.map(parse).collect();
     let sizes = parsed.iter().flatten().map(Digest::size_bytes);
     check_total(core, sizes.fold(0, u64::saturating_add))?;
     Ok(parsed)

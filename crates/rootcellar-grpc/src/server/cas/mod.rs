@@ -1,6 +1,7 @@
 //! `ContentAddressableStorage`: many small blobs in one call, and trees.
 
 mod batch;
+mod read_request;
 mod reply;
 mod route;
 mod tree;

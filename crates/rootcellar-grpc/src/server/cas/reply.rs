@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
-use rootcellar_proto::{reapi, rpc};
+use bytes::{BufMut as _, Bytes};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use crate::server::frames;
 
@@ -23,11 +22,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Lays out the answer to valid digests. `None` if the message would have more than `bytes_max`.
-    pub(super) fn lay_out(digests: &[reapi::Digest], bytes_max: usize) -> Option<Self> {
+    /// Lays out the answer to encoded digests of blobs of these sizes. `None` if the message would have more than `bytes_max`.
+    pub(super) fn lay_out<'a>(asked: impl Iterator<Item = (&'a Bytes, u64)> + Clone, bytes_max: usize) -> Option<Self> {
         let mut message_bytes = 0_usize;
-        for digest in digests {
-            let item_bytes = item_len(digest, usize::try_from(digest.size_bytes).ok()?)?;
+        for (digest, size) in asked.clone() {
+            let item_bytes = item_len(digest, usize::try_from(size).ok()?)?;
             message_bytes = message_bytes.checked_add(field_len(RESPONSES_FIELD, item_bytes)?)?;
         }
         if message_bytes > bytes_max {
@@ -35,17 +34,22 @@ impl Reply {
         }
         // Not written where blobs go: large memory that is zero is not there before it is touched.
         let mut bytes = vec![0; frames::PREFIX_BYTES + message_bytes];
-        bytes[..frames::PREFIX_BYTES].copy_from_slice(&frames::prefix(message_bytes)?);
-        let mut at = frames::PREFIX_BYTES;
-        let (mut holes, mut around) = (Vec::with_capacity(digests.len()), Vec::new());
-        for digest in digests {
-            let size = usize::try_from(digest.size_bytes).ok()?;
-            let before = encode_around(&mut around, digest, size)?;
-            bytes[at..at + before].copy_from_slice(&around[..before]);
-            let hole = at + before..at + before + size;
-            at = hole.end + around.len() - before;
-            bytes[hole.end..at].copy_from_slice(&around[before..]);
-            holes.push(hole);
+        let len = bytes.len();
+        let mut rest = &mut bytes[..];
+        rest.put_slice(&frames::prefix(message_bytes)?);
+        let mut holes = Vec::with_capacity(asked.size_hint().0);
+        for (digest, size) in asked {
+            let size = usize::try_from(size).ok()?;
+            begin(&mut rest, RESPONSES_FIELD, item_len(digest, size)?);
+            begin(&mut rest, DIGEST_FIELD, digest.len());
+            rest.put_slice(digest);
+            if size > 0 {
+                begin(&mut rest, DATA_FIELD, size);
+            }
+            let at = len - rest.len();
+            holes.push(at..at + size);
+            rest = &mut rest[size..];
+            begin(&mut rest, STATUS_FIELD, 0);
         }
         Some(Self { bytes, holes })
     }
@@ -74,30 +78,16 @@ impl Reply {
     }
 }
 
-/// Encodes a response without its blob into `around`. Tells how much of that comes before the blob.
-fn encode_around(around: &mut Vec<u8>, digest: &reapi::Digest, size: usize) -> Option<usize> {
-    around.clear();
-    begin(around, RESPONSES_FIELD, item_len(digest, size)?);
-    message::encode(DIGEST_FIELD, digest, around);
-    if size > 0 {
-        begin(around, DATA_FIELD, size);
-    }
-    let before = around.len();
-    message::encode(STATUS_FIELD, &rpc::Status::default(), around);
-    Some(before)
-}
-
 /// Begins a field of `len` bytes.
-fn begin(bytes: &mut Vec<u8>, field: u32, len: usize) {
-    encode_key(field, WireType::LengthDelimited, bytes);
-    encode_varint(len as u64, bytes);
+fn begin(rest: &mut &mut [u8], field: u32, len: usize) {
+    encode_key(field, WireType::LengthDelimited, rest);
+    encode_varint(len as u64, rest);
 }
 
-/// Bytes of a response with a blob of `size`.
-fn item_len(digest: &reapi::Digest, size: usize) -> Option<usize> {
+/// Bytes of a response with a blob of `size`. Its status is OK, which is an empty message.
+fn item_len(digest: &[u8], size: usize) -> Option<usize> {
     let data = if size > 0 { field_len(DATA_FIELD, size)? } else { 0 };
-    let around =
-        message::encoded_len(DIGEST_FIELD, digest) + message::encoded_len(STATUS_FIELD, &rpc::Status::default());
+    let around = field_len(DIGEST_FIELD, digest.len())? + field_len(STATUS_FIELD, 0)?;
     data.checked_add(around)
 }
 
@@ -112,6 +102,7 @@ mod tests {
     use prost::Message as _;
     use rootcellar_proto::reapi::BatchReadBlobsResponse;
     use rootcellar_proto::reapi::batch_read_blobs_response::Response as Item;
+    use rootcellar_proto::{reapi, rpc};
 
     use super::*;
 
@@ -135,9 +126,18 @@ mod tests {
         )
     }
 
+    /// The encoded digests that are asked for, and the sizes of their blobs.
+    fn asked(items: &[Item]) -> Vec<(Bytes, u64)> {
+        let digest = |item: &Item| item.digest.as_ref().unwrap().encode_to_vec().into();
+        items.iter().map(|item| (digest(item), item.data.len() as u64)).collect()
+    }
+
+    fn lay_out(asked: &[(Bytes, u64)], bytes_max: usize) -> Option<Reply> {
+        Reply::lay_out(asked.iter().map(|(digest, size)| (digest, *size)), bytes_max)
+    }
+
     fn filled(items: &[Item]) -> Reply {
-        let digests: Vec<_> = items.iter().map(|item| item.digest.clone().unwrap()).collect();
-        let mut reply = Reply::lay_out(&digests, usize::MAX).unwrap();
+        let mut reply = lay_out(&asked(items), usize::MAX).unwrap();
         for (hole, item) in reply.holes().into_iter().zip(items) {
             hole.copy_from_slice(&item.data);
         }
@@ -158,26 +158,17 @@ mod tests {
         #[test]
         fn it_is_as_long_as_it_may_be(items in items()) {
             let len = BatchReadBlobsResponse { responses: items.clone() }.encoded_len();
-            let digests: Vec<_> = items.into_iter().map(|item| item.digest.unwrap()).collect();
-            prop_assert!(Reply::lay_out(&digests, len).is_some());
-            prop_assert!(len == 0 || Reply::lay_out(&digests, len - 1).is_none());
+            let asked = asked(&items);
+            prop_assert!(lay_out(&asked, len).is_some());
+            prop_assert!(len == 0 || lay_out(&asked, len - 1).is_none());
         }
     }
 
     #[test]
     fn sizes_that_no_message_has_are_not_laid_out() {
-        for size_bytes in [i64::MAX, -1] {
-            let digests = [
-                reapi::Digest {
-                    hash: String::new(),
-                    size_bytes,
-                },
-                reapi::Digest {
-                    hash: String::new(),
-                    size_bytes,
-                },
-            ];
-            assert!(Reply::lay_out(&digests, 1 << 20).is_none());
+        for size in [u64::MAX, u64::MAX / 2] {
+            let asked = vec![(Bytes::new(), size); 3];
+            assert!(lay_out(&asked, 1 << 20).is_none());
         }
     }
 }

@@ -52,7 +52,7 @@ impl CasRoute {
 
     async fn read(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let request = frames::one(request.into_body(), self.message_bytes_max).await?;
-        let message = match batch::read_encoded(&self.service.core, request).await.map_err(refuse)? {
+        let message = match batch::read_encoded(&self.service.core, request).await? {
             ReadReply::Encoded(message) => message,
             ReadReply::Message(message) => frames::encode(&message, self.message_bytes_max)?,
         };
