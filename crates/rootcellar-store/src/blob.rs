@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
@@ -11,7 +11,7 @@ use rootcellar_digest::Digest;
 use rustix::io::Errno;
 
 use crate::io::DiskFile;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, PooledBuffer, Result};
 
 /// A part of a blob: from an offset, for a number of bytes or to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +182,6 @@ fn read_pieces(digest: Digest, source: Source, range: Range<u64>) -> BoxStream<'
         digest,
         source,
         left: range,
-        memory: Arc::default(),
     };
     let next = |mut pieces: FilePieces| async move { Ok(pieces.next().await?.map(|piece| (piece, pieces))) };
     stream::try_unfold(pieces, next).boxed()
@@ -193,31 +192,6 @@ struct FilePieces {
     digest: Digest,
     source: Source,
     left: Range<u64>,
-    /// The memory of the piece before, once that piece is gone.
-    memory: Arc<Home>,
-}
-
-/// Where memory waits to be used again.
-#[derive(Debug, Default)]
-struct Home(Mutex<Vec<u8>>);
-
-/// A piece in memory that goes home when nobody needs the piece any more.
-struct Lent {
-    memory: Vec<u8>,
-    len: usize,
-    home: Arc<Home>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.memory[..self.len]
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.memory);
-    }
 }
 
 impl FilePieces {
@@ -238,26 +212,19 @@ impl FilePieces {
     }
 
     /// Reads a piece that is in memory: that takes less time than the way to another thread. An error is met again there.
-    fn read_cached(&mut self, at: u64, len: u64) -> Option<Bytes> {
-        let len = usize::try_from(len).expect("a piece is small");
-        let mut memory = std::mem::take(&mut *self.memory.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // The last piece is the shortest, so this is done once for all of them.
-        if memory.len() < len {
-            memory.resize(len, 0);
-        }
-        let is_read = self.source.file.read_cached(&mut memory[..len], at);
-        let lent = Lent {
-            memory,
-            len,
-            home: self.memory.clone(),
-        };
-        matches!(is_read, Ok(true)).then(|| Bytes::from_owner(lent))
+    fn read_cached(&self, at: u64, len: u64) -> Option<Bytes> {
+        let mut piece = piece(len);
+        matches!(self.source.file.read_cached(&mut piece, at), Ok(true)).then(|| piece.freeze())
     }
+}
+
+fn piece(len: u64) -> PooledBuffer {
+    PooledBuffer::new(usize::try_from(len).expect("a piece is small"))
 }
 
 impl Source {
     fn read_piece(&self, digest: Digest, at: u64, len: u64) -> Result<Bytes> {
-        let mut piece = vec![0; usize::try_from(len).expect("a piece is small")];
+        let mut piece = piece(len);
         self.file.read_at(&mut piece, at).map_err(|error| {
             if !is_damage(&error) {
                 return Error::io("get", "reading the stored file", error).on(digest);
@@ -269,7 +236,7 @@ impl Source {
                 .on(digest)
                 .caused_by(error)
         })?;
-        Ok(piece.into())
+        Ok(piece.freeze())
     }
 }
 

@@ -107,6 +107,12 @@ impl<S: BlobStore + ?Sized> BlobStore for ExistenceCached<S> {
         learned.map(|(digest, outcome)| self.learn(*digest, outcome)).collect()
     }
 
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        let outcomes = self.inner.get_many_into(digests, buffers).await;
+        let learned = digests.iter().zip(outcomes);
+        learned.map(|(digest, outcome)| self.learn(*digest, outcome)).collect()
+    }
+
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
         let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
         let outcomes = self.inner.put_many(blobs).await;

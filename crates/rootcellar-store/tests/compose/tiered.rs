@@ -126,6 +126,27 @@ async fn small_blobs_of_a_batch_are_brought_with_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_read_into_place_from_both_stores() {
+    let tiers = Tiers::new().await;
+    let [in_fast, in_slow, absent] = [200, 201, 202].map(|seed| blob(seed, 1000));
+    tiers.fast.put(in_fast.clone()).await.unwrap();
+    tiers.slow.put(in_slow.clone()).await.unwrap();
+    let asked = [&in_slow, &absent, &in_fast, &in_slow];
+    let digests = asked.map(Verified::digest);
+    let mut buffers = [[0; 1000]; 4];
+    let mut places = buffers.each_mut().map(<[u8; 1000]>::as_mut_slice);
+    let outcomes = tiers.tiered.get_many_into(&digests, &mut places).await;
+    for ((blob, outcome), buffer) in asked.into_iter().zip(outcomes).zip(buffers) {
+        match outcome {
+            Ok(()) => assert_eq!(&buffer[..], content(blob).await),
+            Err(error) => assert_eq!((error.kind(), blob.digest()), (ErrorKind::NotFound, absent.digest())),
+        }
+    }
+    assert_eq!(tiers.reads(), 1);
+    assert!(tiers.fast.contains(in_slow.digest()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_brings_what_is_missing() {
     let tiers = Tiers::new().await;
     let blobs = [blob(4, 100), blob(5, LARGE), blob(6, 70_000)];

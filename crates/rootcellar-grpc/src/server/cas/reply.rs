@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use rootcellar_store::PooledBuffer;
 
 use crate::server::frames;
 
@@ -17,7 +18,7 @@ const STATUS_FIELD: u32 = 3;
 /// The message in which every blob is there, with its prefix, and holes where their bytes go.
 #[derive(Debug)]
 pub(super) struct Reply {
-    bytes: Vec<u8>,
+    bytes: PooledBuffer,
     holes: Vec<Range<usize>>,
 }
 
@@ -32,8 +33,7 @@ impl Reply {
         if message_bytes > bytes_max {
             return None;
         }
-        // Not written where blobs go: large memory that is zero is not there before it is touched.
-        let mut bytes = vec![0; frames::PREFIX_BYTES + message_bytes];
+        let mut bytes = PooledBuffer::new(frames::PREFIX_BYTES + message_bytes);
         let len = bytes.len();
         let mut rest = &mut bytes[..];
         rest.put_slice(&frames::prefix(message_bytes)?);
@@ -68,12 +68,12 @@ impl Reply {
 
     /// The message with its prefix, once all holes are filled.
     pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes.into()
+        self.bytes.freeze()
     }
 
     /// The bytes of each blob, for a message that is encoded otherwise.
     pub(super) fn into_contents(self) -> impl Iterator<Item = Bytes> {
-        let bytes = Bytes::from(self.bytes);
+        let bytes = self.bytes.freeze();
         self.holes.into_iter().map(move |hole| bytes.slice(hole))
     }
 }
@@ -129,7 +129,10 @@ mod tests {
     /// The encoded digests that are asked for, and the sizes of their blobs.
     fn asked(items: &[Item]) -> Vec<(Bytes, u64)> {
         let digest = |item: &Item| item.digest.as_ref().unwrap().encode_to_vec().into();
-        items.iter().map(|item| (digest(item), item.data.len() as u64)).collect()
+        items
+            .iter()
+            .map(|item| (digest(item), item.data.len() as u64))
+            .collect()
     }
 
     fn lay_out(asked: &[(Bytes, u64)], bytes_max: usize) -> Option<Reply> {

@@ -200,6 +200,33 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         self.slow.get(digest, range).await
     }
 
+    /// Reads, from the slow store, the blobs at those places for which the fast one's `outcomes` say that it does not have them.
+    async fn get_what_lacks<T: Sync>(&self, digests: &[Digest], outcomes: &[Result<T>]) -> Vec<(usize, Result<Bytes>)> {
+        let (mut here, mut places) = (Vec::new(), HashMap::new());
+        for (place, outcome) in outcomes.iter().enumerate() {
+            match outcome {
+                Err(error) if is_not_here(error) => places.entry(digests[place]).or_insert_with(Vec::new).push(place),
+                _ => here.push(digests[place]),
+            }
+        }
+        self.pass_uses_on(here);
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let wanted: Vec<Digest> = places.keys().copied().collect();
+        let mut read = Vec::with_capacity(wanted.len());
+        for (digest, outcome) in wanted.iter().zip(self.get_many_from_slow(&wanted).await) {
+            for place in &places[digest] {
+                let again = match &outcome {
+                    Ok(content) => Ok(content.clone()),
+                    Err(error) => Err(error.again()),
+                };
+                read.push((*place, again));
+            }
+        }
+        read
+    }
+
     /// Reads small blobs that the fast store does not have, and keeps them there.
     async fn get_many_from_slow(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
         let read = self.slow.get_many(digests).await;
@@ -295,25 +322,16 @@ impl<F: BlobStore + ?Sized> BlobStore for Tiered<F> {
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
         let mut outcomes = self.fast.get_many(digests).await;
-        let (mut here, mut places) = (Vec::new(), HashMap::new());
-        for (place, outcome) in outcomes.iter().enumerate() {
-            match outcome {
-                Err(error) if is_not_here(error) => places.entry(digests[place]).or_insert_with(Vec::new).push(place),
-                _ => here.push(digests[place]),
-            }
+        for (place, outcome) in self.get_what_lacks(digests, &outcomes).await {
+            outcomes[place] = outcome;
         }
-        self.pass_uses_on(here);
-        if places.is_empty() {
-            return outcomes;
-        }
-        let wanted: Vec<Digest> = places.keys().copied().collect();
-        for (digest, outcome) in wanted.iter().zip(self.get_many_from_slow(&wanted).await) {
-            for place in &places[digest] {
-                outcomes[*place] = match &outcome {
-                    Ok(content) => Ok(content.clone()),
-                    Err(error) => Err(error.again()),
-                };
-            }
+        outcomes
+    }
+
+    async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
+        let mut outcomes = self.fast.get_many_into(digests, buffers).await;
+        for (place, outcome) in self.get_what_lacks(digests, &outcomes).await {
+            outcomes[place] = outcome.map(|content| buffers[place].copy_from_slice(&content));
         }
         outcomes
     }
