@@ -40,6 +40,14 @@ async fn remote_is_a_blob_store_in_small_calls() {
     check(announced, limits).await;
 }
 
+/// The same with one call of a kind at a time, so that callers share them.
+#[tokio::test(flavor = "multi_thread")]
+async fn remote_is_a_blob_store_in_shared_calls() {
+    let mut limits = RemoteLimits::default();
+    limits.shared_calls_max = 1;
+    check(Limits::default(), limits).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_shows_where_it_is() {
     let server = servers::own(1 << 20, Limits::default()).await;

@@ -210,11 +210,17 @@ impl ContentAddressableStorage for Service {
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let fault = self.0.begin("batch read".to_owned());
+        if fault == Fault::Unavailable {
+            return Err(later());
+        }
         let mut responses = Vec::new();
         for digest in request.into_inner().digests {
             let mut data = self.0.content.to_vec();
-            if fault == Fault::WrongByte {
-                data[0] ^= 1;
+            match fault {
+                Fault::WrongByte => data[0] ^= 1,
+                Fault::EndsEarly => data.truncate(data.len() - 1),
+                Fault::SendsMore => data.push(0),
+                _ => {}
             }
             let has_room = fault != Fault::HasNoRoom;
             responses.push(batch_read_blobs_response::Response {

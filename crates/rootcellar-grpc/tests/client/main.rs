@@ -10,3 +10,4 @@ mod misbehaviour;
 mod proxy;
 mod records;
 mod servers;
+mod sharing;

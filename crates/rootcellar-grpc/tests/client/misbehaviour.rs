@@ -1,5 +1,6 @@
 //! What a server does wrong is found out, and what it cannot do now is tried again.
 
+use rootcellar_grpc::client::{Remote, RemoteLimits};
 use rootcellar_store::{BlobStore, BlobStoreExt as _, ByteRange, Error, ErrorKind};
 
 use crate::faulty::{Fault, Faulty};
@@ -8,14 +9,24 @@ use crate::servers;
 const SMALL: usize = 10_000;
 const LARGE: usize = 1_000_000;
 
+/// One that makes a call of its own for each blob.
+fn one_by_one(remote: Remote) -> Remote {
+    let mut limits = RemoteLimits::default();
+    limits.batched_blob_bytes_max = 0;
+    remote.with_limits(limits)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_never_taken_for_a_blob() {
     for len in [1, SMALL, LARGE] {
         for fault in [Fault::WrongByte, Fault::EndsEarly, Fault::SendsMore] {
-            let (faulty, remote) = Faulty::start(len, &[fault]).await;
-            let error = remote.read(faulty.blob.digest(), 1 << 30).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::DataLoss, "{fault:?} of {len}: {error}");
-            assert_eq!(error.digest(), Some(faulty.blob.digest()));
+            let (faulty, remote) = Faulty::start(len, &[fault; 2]).await;
+            for remote in [remote.clone(), one_by_one(remote)] {
+                let error = remote.read(faulty.blob.digest(), 1 << 30).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::DataLoss, "{fault:?} of {len}: {error}");
+                assert_eq!(error.digest(), Some(faulty.blob.digest()));
+            }
+            assert_eq!(faulty.calls().contains(&"batch read".to_owned()), len < LARGE);
         }
     }
 }
@@ -43,6 +54,7 @@ async fn a_part_of_a_blob_has_the_length_asked_for_or_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_proven_right_are_taken_whatever_happens_behind_them() {
     let (faulty, remote) = Faulty::start(SMALL, &[Fault::FailsAtTheEnd]).await;
+    let remote = one_by_one(remote);
     assert!(remote.read(faulty.blob.digest(), 1 << 30).await.unwrap() == faulty.content);
 }
 
@@ -50,7 +62,7 @@ async fn bytes_that_are_proven_right_are_taken_whatever_happens_behind_them() {
 async fn a_read_goes_on_where_it_broke_off() {
     let faults = [Fault::Unavailable, Fault::BreaksHalfway, Fault::BreaksHalfway];
     let (faulty, remote) = Faulty::start(SMALL, &faults).await;
-    let content = remote.read(faulty.blob.digest(), 1 << 30).await.unwrap();
+    let content = one_by_one(remote).read(faulty.blob.digest(), 1 << 30).await.unwrap();
     assert!(content == faulty.content);
     assert_eq!(faulty.calls(), ["read 0", "read 0", "read 5000", "read 7500"]);
 }

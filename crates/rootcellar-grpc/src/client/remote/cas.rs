@@ -4,9 +4,10 @@
 //! more alone, which is tried again in turn.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rootcellar_digest::{Digest, DigestFunction};
+use rootcellar_digest::Digest;
 use rootcellar_proto::reapi::batch_update_blobs_request::Request as UpdateItem;
 use rootcellar_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use rootcellar_proto::reapi::{self, BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest};
@@ -18,7 +19,8 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::Remote;
-use super::batches::{Indexed, Job};
+use super::batches::{Bounds, Indexed, Job};
+use super::gather::Gather;
 use crate::client::failure::check_status;
 
 type Client = ContentAddressableStorageClient<Channel>;
@@ -26,148 +28,117 @@ type Client = ContentAddressableStorageClient<Channel>;
 /// Answers with fewer bytes are hashed where they are: that takes less time than the way to another thread.
 const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
 
+/// What a server says of a blob that it was asked for.
+type ReadAnswer = (rpc::Status, Bytes);
+
+/// The calls that are under way, and who waits to share one.
+#[derive(Debug)]
+pub(super) struct Shared {
+    find_missing: Arc<Gather<Digest, bool>>,
+    /// `None` for a blob that the answer leaves out.
+    read: Arc<Gather<Digest, Option<ReadAnswer>>>,
+    update: Arc<Gather<Verified, Option<rpc::Status>>>,
+}
+
+impl Shared {
+    pub(super) fn new(calls_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            find_missing: Gather::new(calls_max),
+            read: Gather::new(calls_max),
+            update: Gather::new(calls_max),
+        })
+    }
+}
+
 impl Remote {
     /// Tells of each digest whether it is missing.
-    pub(super) async fn find_missing_job(&self, job: Job<Digest>) -> Vec<Indexed<Result<bool>>> {
+    pub(super) async fn find_missing_job(&self, job: Job<Digest>, bounds: &Bounds) -> Vec<Indexed<Result<bool>>> {
         let job = match job {
             Job::Alone(item) => vec![item],
             Job::Batch(items) => items,
         };
-        let outcome = self.find_missing_call(&job).await;
-        let answer = |digest| match &outcome {
-            Ok(missing) => Ok(missing.contains(&digest)),
-            Err(error) => Err(self.error("find missing", digest, error)),
-        };
-        job.into_iter().map(|(index, digest)| (index, answer(digest))).collect()
+        let (places, digests): (Vec<usize>, Vec<Digest>) = job.into_iter().unzip();
+        let remote = self.clone();
+        let call = move |digests| find_missing_call(remote.clone(), digests);
+        let answers = self
+            .shared
+            .find_missing
+            .call(digests.clone(), |digest| *digest, bounds, call);
+        match answers.await {
+            Ok(are_missing) => places.into_iter().zip(are_missing.into_iter().map(Ok)).collect(),
+            Err(error) => {
+                let failed = digests
+                    .iter()
+                    .map(|digest| Err(self.error("find missing", *digest, &error)));
+                places.into_iter().zip(failed).collect()
+            }
+        }
     }
 
-    async fn find_missing_call(&self, job: &[Indexed<Digest>]) -> api::Result<HashSet<Digest>> {
-        let function = function_of(job.iter().map(|(_, digest)| *digest));
-        let request = FindMissingBlobsRequest {
-            instance_name: self.connection.instance_name(),
-            blob_digests: job.iter().map(|(_, digest)| to_proto(*digest)).collect(),
-            digest_function: value(function).into(),
-        };
-        let call = |mut client: Client, request| async move { client.find_missing_blobs(request).await };
-        let answer = self.connection.unary(self.connection.cas(), request, call).await?;
-        let missing = answer.missing_blob_digests.iter();
-        missing.map(|digest| from_proto(function, digest)).collect()
-    }
-
-    /// Reads small blobs with one call.
-    pub(super) async fn read_batch(&self, job: Vec<Indexed<Digest>>) -> Vec<Indexed<Result<Bytes>>> {
-        let answers = match self.read_call(&job).await {
+    /// Reads small blobs of one digest function with one call.
+    pub(super) async fn read_batch(&self, job: Vec<Indexed<Digest>>, bounds: &Bounds) -> Vec<Indexed<Result<Bytes>>> {
+        let (places, digests): (Vec<usize>, Vec<Digest>) = job.into_iter().unzip();
+        let remote = self.clone();
+        let call = move |digests| read_call(remote.clone(), digests);
+        let answers = self.shared.read.call(digests.clone(), |digest| *digest, bounds, call);
+        let answers = match answers.await {
             Ok(answers) => answers,
             Err(error) => {
-                let failed = |(index, digest)| (index, Err(self.error("get", digest, &error)));
-                return job.into_iter().map(failed).collect();
+                let failed = digests.iter().map(|digest| Err(self.error("get", *digest, &error)));
+                return places.into_iter().zip(failed).collect();
             }
         };
-        let checked = check_all(answers).await;
-        let mut outcomes = Vec::with_capacity(job.len());
-        for (index, digest) in job {
-            outcomes.push((index, self.read_outcome(digest, checked.get(&digest)).await));
+        let checked = check_all(digests.iter().copied().zip(answers).collect()).await;
+        let mut outcomes = Vec::with_capacity(digests.len());
+        for ((place, digest), checked) in places.into_iter().zip(digests).zip(checked) {
+            outcomes.push((place, self.read_outcome(digest, checked).await));
         }
         outcomes
     }
 
-    async fn read_call(&self, job: &[Indexed<Digest>]) -> api::Result<HashMap<Digest, (rpc::Status, Bytes)>> {
-        let wanted = || {
-            job.iter()
-                .map(|(_, digest)| *digest)
-                .filter(|digest| !digest.is_empty_blob())
-        };
-        if wanted().next().is_none() {
-            return Ok(HashMap::new());
-        }
-        let function = function_of(wanted());
-        let request = BatchReadBlobsRequest {
-            instance_name: self.connection.instance_name(),
-            digests: wanted().map(to_proto).collect(),
-            digest_function: value(function).into(),
-            ..Default::default()
-        };
-        let call = |mut client: Client, request| async move { client.batch_read_blobs(request).await };
-        let answer = self.connection.unary(self.connection.cas(), request, call).await?;
-        let mut answers = HashMap::with_capacity(answer.responses.len());
-        for item in answer.responses {
-            self.traffic.count_received(item.data.len());
-            let digest = from_proto(function, &item.digest.unwrap_or_default())?;
-            answers.insert(digest, (item.status.unwrap_or_default(), item.data));
-        }
-        Ok(answers)
-    }
-
-    async fn read_outcome(&self, digest: Digest, answer: Option<&Checked>) -> Result<Bytes> {
+    async fn read_outcome(&self, digest: Digest, answer: Checked) -> Result<Bytes> {
         if digest.is_empty_blob() {
             return Ok(Bytes::new());
         }
         match answer {
-            None => Err(self.confused("get", digest, "the answer leaves the blob out")),
-            Some(Checked::Right(content)) => Ok(content.clone()),
-            Some(Checked::Wrong) => Err(self.wrong(digest)),
-            Some(Checked::Refused(status)) if is_for_now(status) => self.get_whole(digest).await,
-            Some(Checked::Refused(status)) => Err(self.refused("get", digest, status)),
+            Checked::LeftOut => Err(self.confused("get", digest, "the answer leaves the blob out")),
+            Checked::Right(content) => Ok(content),
+            Checked::Wrong => Err(self.wrong(digest)),
+            Checked::Refused(status) if is_for_now(&status) => self.get_alone(digest).await,
+            Checked::Refused(status) => Err(self.refused("get", digest, &status)),
         }
     }
 
-    /// Stores small blobs with one call.
-    pub(super) async fn update_batch(&self, job: Vec<Indexed<Verified>>) -> Vec<Indexed<Result<()>>> {
-        let answers = match self.update_call(&job).await {
+    /// Stores small blobs of one digest function with one call.
+    pub(super) async fn update_batch(&self, job: Vec<Indexed<Verified>>, bounds: &Bounds) -> Vec<Indexed<Result<()>>> {
+        let (places, blobs): (Vec<usize>, Vec<Verified>) = job.into_iter().unzip();
+        let remote = self.clone();
+        let call = move |blobs| update_call(remote.clone(), blobs);
+        let answers = self.shared.update.call(blobs.clone(), Verified::digest, bounds, call);
+        let answers = match answers.await {
             Ok(answers) => answers,
-            Err(error) => return self.all_failed(job, &error),
+            Err(error) => {
+                let failed = blobs.iter().map(|blob| Err(self.error("put", blob.digest(), &error)));
+                return places.into_iter().zip(failed).collect();
+            }
         };
-        let mut outcomes = Vec::with_capacity(job.len());
-        for (index, blob) in job {
-            outcomes.push((index, self.update_outcome(&blob, &answers).await));
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        for ((place, blob), answer) in places.into_iter().zip(blobs).zip(answers) {
+            outcomes.push((place, self.update_outcome(&blob, answer).await));
         }
         outcomes
     }
 
-    fn all_failed(&self, job: Vec<Indexed<Verified>>, error: &api::Error) -> Vec<Indexed<Result<()>>> {
-        let failed = |(index, blob): (usize, Verified)| (index, Err(self.error("put", blob.digest(), error)));
-        job.into_iter().map(failed).collect()
-    }
-
-    async fn update_call(&self, job: &[Indexed<Verified>]) -> api::Result<HashMap<Digest, rpc::Status>> {
-        let mut requests = Vec::with_capacity(job.len());
-        for (_, blob) in job.iter().filter(|(_, blob)| !blob.digest().is_empty_blob()) {
-            let data = blob.open(ByteRange::ALL)?.into_bytes().await?;
-            self.traffic.count_sent(data.len());
-            requests.push(UpdateItem {
-                digest: Some(to_proto(blob.digest())),
-                data,
-                ..Default::default()
-            });
-        }
-        if requests.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let function = function_of(job.iter().map(|(_, blob)| blob.digest()));
-        let request = BatchUpdateBlobsRequest {
-            instance_name: self.connection.instance_name(),
-            requests,
-            digest_function: value(function).into(),
-        };
-        let call = |mut client: Client, request| async move { client.batch_update_blobs(request).await };
-        let answer = self.connection.unary(self.connection.cas(), request, call).await?;
-        let read = |item: reapi::batch_update_blobs_response::Response| {
-            let digest = from_proto(function, &item.digest.unwrap_or_default())?;
-            Ok((digest, item.status.unwrap_or_default()))
-        };
-        answer.responses.into_iter().map(read).collect()
-    }
-
-    async fn update_outcome(&self, blob: &Verified, answers: &HashMap<Digest, rpc::Status>) -> Result<()> {
+    async fn update_outcome(&self, blob: &Verified, answer: Option<rpc::Status>) -> Result<()> {
         let digest = blob.digest();
         if digest.is_empty_blob() {
             return Ok(());
         }
-        match answers.get(&digest) {
+        match answer {
             None => Err(self.confused("put", digest, "the answer leaves the blob out")),
             Some(status) if status.code == i32::from(Code::Ok) => Ok(()),
             Some(status) if status.code == i32::from(Code::Unavailable) => self.write(blob).await,
-            Some(status) => Err(self.refused("put", digest, status)),
+            Some(status) => Err(self.refused("put", digest, &status)),
         }
     }
 
@@ -185,6 +156,87 @@ impl Remote {
     }
 }
 
+/// Asks which of some digests are missing.
+async fn find_missing_call(remote: Remote, digests: Vec<Digest>) -> api::Result<Vec<bool>> {
+    let function = digests[0].function();
+    let request = FindMissingBlobsRequest {
+        instance_name: remote.connection.instance_name(),
+        blob_digests: distinct(digests.iter().copied()).map(to_proto).collect(),
+        digest_function: value(function).into(),
+    };
+    let call = |mut client: Client, request| async move { client.find_missing_blobs(request).await };
+    let answer = remote.connection.unary(remote.connection.cas(), request, call).await?;
+    let missing = answer.missing_blob_digests.iter();
+    let missing: HashSet<Digest> = missing
+        .map(|digest| from_proto(function, digest))
+        .collect::<api::Result<_>>()?;
+    Ok(digests.iter().map(|digest| missing.contains(digest)).collect())
+}
+
+async fn read_call(remote: Remote, digests: Vec<Digest>) -> api::Result<Vec<Option<ReadAnswer>>> {
+    let function = digests[0].function();
+    let wanted = distinct(digests.iter().copied().filter(|digest| !digest.is_empty_blob()));
+    let wanted: Vec<reapi::Digest> = wanted.map(to_proto).collect();
+    if wanted.is_empty() {
+        return Ok(vec![None; digests.len()]);
+    }
+    let request = BatchReadBlobsRequest {
+        instance_name: remote.connection.instance_name(),
+        digests: wanted,
+        digest_function: value(function).into(),
+        ..Default::default()
+    };
+    let call = |mut client: Client, request| async move { client.batch_read_blobs(request).await };
+    let answer = remote.connection.unary(remote.connection.cas(), request, call).await?;
+    let mut answers = HashMap::with_capacity(answer.responses.len());
+    for item in answer.responses {
+        remote.traffic.count_received(item.data.len());
+        let digest = from_proto(function, &item.digest.unwrap_or_default())?;
+        answers.insert(digest, (item.status.unwrap_or_default(), item.data));
+    }
+    Ok(digests.iter().map(|digest| answers.get(digest).cloned()).collect())
+}
+
+async fn update_call(remote: Remote, blobs: Vec<Verified>) -> api::Result<Vec<Option<rpc::Status>>> {
+    let function = blobs[0].digest().function();
+    let (mut requests, mut seen) = (Vec::with_capacity(blobs.len()), HashSet::new());
+    for blob in &blobs {
+        let digest = blob.digest();
+        if digest.is_empty_blob() || !seen.insert(digest) {
+            continue;
+        }
+        let data = blob.open(ByteRange::ALL)?.into_bytes().await?;
+        remote.traffic.count_sent(data.len());
+        requests.push(UpdateItem {
+            digest: Some(to_proto(digest)),
+            data,
+            ..Default::default()
+        });
+    }
+    if requests.is_empty() {
+        return Ok(vec![None; blobs.len()]);
+    }
+    let request = BatchUpdateBlobsRequest {
+        instance_name: remote.connection.instance_name(),
+        requests,
+        digest_function: value(function).into(),
+    };
+    let call = |mut client: Client, request| async move { client.batch_update_blobs(request).await };
+    let answer = remote.connection.unary(remote.connection.cas(), request, call).await?;
+    let read = |item: reapi::batch_update_blobs_response::Response| {
+        let digest = from_proto(function, &item.digest.unwrap_or_default())?;
+        Ok((digest, item.status.unwrap_or_default()))
+    };
+    let answers: HashMap<Digest, rpc::Status> = answer.responses.into_iter().map(read).collect::<api::Result<_>>()?;
+    Ok(blobs.iter().map(|blob| answers.get(&blob.digest()).cloned()).collect())
+}
+
+/// Each digest once: some callers may want the same.
+fn distinct(digests: impl Iterator<Item = Digest>) -> impl Iterator<Item = Digest> {
+    let mut seen = HashSet::new();
+    digests.filter(move |digest| seen.insert(*digest))
+}
+
 /// An item of an answer.
 enum Checked {
     /// The content, hashed.
@@ -193,11 +245,14 @@ enum Checked {
     Wrong,
     /// No content.
     Refused(rpc::Status),
+    /// There is no such item.
+    LeftOut,
 }
 
 /// Hashes what came.
-async fn check_all(answers: HashMap<Digest, (rpc::Status, Bytes)>) -> HashMap<Digest, Checked> {
-    let total: u64 = answers.values().map(|(_, content)| content.len() as u64).sum();
+async fn check_all(answers: Vec<(Digest, Option<ReadAnswer>)>) -> Vec<Checked> {
+    let contents = answers.iter().flat_map(|(_, answer)| answer);
+    let total: u64 = contents.map(|(_, content)| content.len() as u64).sum();
     let hash = move || answers.into_iter().map(check).collect();
     if total <= HASHED_INLINE_BYTES_MAX {
         return hash();
@@ -207,22 +262,16 @@ async fn check_all(answers: HashMap<Digest, (rpc::Status, Bytes)>) -> HashMap<Di
         .expect("hashing does not panic, and the runtime outlives its tasks")
 }
 
-fn check((digest, (status, content)): (Digest, (rpc::Status, Bytes))) -> (Digest, Checked) {
-    let checked = match status.code {
-        0 if Digest::of(digest.function(), &content) == digest => Checked::Right(content),
-        0 => Checked::Wrong,
-        _ => Checked::Refused(status),
-    };
-    (digest, checked)
+fn check((digest, answer): (Digest, Option<ReadAnswer>)) -> Checked {
+    match answer {
+        None => Checked::LeftOut,
+        Some((status, _)) if status.code != i32::from(Code::Ok) => Checked::Refused(status),
+        Some((_, content)) if Digest::of(digest.function(), &content) == digest => Checked::Right(content),
+        Some(_) => Checked::Wrong,
+    }
 }
 
 /// Whether a blob that a batch does not yield may be had alone: there was no room in the answer, or no time.
 fn is_for_now(status: &rpc::Status) -> bool {
     matches!(Code::from_i32(status.code), Code::ResourceExhausted | Code::Unavailable)
-}
-
-/// The function of a call's digests, of which there is at least one.
-fn function_of(mut digests: impl Iterator<Item = Digest>) -> DigestFunction {
-    let first = digests.next().expect("a call is about one digest at least");
-    first.function()
 }

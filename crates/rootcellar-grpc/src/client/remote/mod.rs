@@ -1,11 +1,12 @@
 //! A server's CAS as a store.
 //!
-//! Small blobs travel many in a call, as large as the server lets batches be; larger ones travel alone, in pieces, and go on
-//! where they broke off. What is read as a whole is hashed before its last piece is handed out. A part of a blob cannot be
+//! Small blobs travel many in a call, as large as the server lets batches be: those of one operation, and, while many calls are under way,
+//! of whoever else comes meanwhile. Larger ones travel alone, in pieces, and go on where they broke off. What is read as a whole is hashed before its last piece is handed out. A part of a blob cannot be
 //! checked by anybody who does not have the rest: of that, only the length is made sure.
 
 mod batches;
 mod cas;
+mod gather;
 mod inventory;
 mod read;
 mod write;
@@ -24,6 +25,7 @@ use rootcellar_store::{Blob, BlobStore, ByteRange, Error, ErrorKind, Result, Ver
 use tokio::sync::OnceCell;
 
 use self::batches::{Bounds, Indexed, Job, split};
+use self::cas::Shared;
 use self::read::Reader;
 use super::Connection;
 
@@ -37,6 +39,7 @@ pub struct Remote {
     /// Bytes of a batch that the server takes, once it was asked; 0 is no limit.
     announced_batch_bytes: Arc<OnceCell<u64>>,
     traffic: Arc<Traffic>,
+    shared: Arc<Shared>,
 }
 
 /// How blobs are put into calls. Each value has a default and its reason.
@@ -54,6 +57,9 @@ pub struct RemoteLimits {
     pub find_missing_max: usize,
     /// Calls of one operation at once, 8: they hide the way to the server, and bound what is in memory.
     pub calls_max: usize,
+    /// Calls of a kind at once, of all operations, 32: what comes meanwhile is gathered, and goes with the next call. Fewer would have
+    /// small blobs wait for one another at servers that look up one after the other what comes in a batch.
+    pub shared_calls_max: usize,
 }
 
 impl Default for RemoteLimits {
@@ -64,6 +70,7 @@ impl Default for RemoteLimits {
             batched_blob_bytes_max: 256 << 10,
             find_missing_max: 8192,
             calls_max: 8,
+            shared_calls_max: 32,
         }
     }
 }
@@ -98,18 +105,24 @@ impl Traffic {
 impl Remote {
     /// Makes a store of the CAS at the other end of `connection`.
     pub fn new(connection: Connection) -> Self {
+        let limits = RemoteLimits::default();
         Self {
             connection,
-            limits: RemoteLimits::default(),
             announced_batch_bytes: Arc::default(),
             traffic: Arc::default(),
+            shared: Shared::new(limits.shared_calls_max),
+            limits,
         }
     }
 
     /// Puts blobs into calls in another way than the default.
     #[must_use]
     pub fn with_limits(self, limits: RemoteLimits) -> Self {
-        Self { limits, ..self }
+        Self {
+            shared: Shared::new(limits.shared_calls_max),
+            limits,
+            ..self
+        }
     }
 
     /// What went over the wire so far.
@@ -158,22 +171,37 @@ impl Remote {
             .collect()
     }
 
-    async fn get_job(&self, job: Job<Digest>) -> Vec<Indexed<Result<Bytes>>> {
+    async fn get_job(&self, job: Job<Digest>, bounds: &Bounds) -> Vec<Indexed<Result<Bytes>>> {
         match job {
-            Job::Alone((index, digest)) => vec![(index, self.get_whole(digest).await)],
-            Job::Batch(items) => self.read_batch(items).await,
+            Job::Alone((index, digest)) => vec![(index, self.get_alone(digest).await)],
+            Job::Batch(items) => self.read_batch(items, bounds).await,
         }
     }
 
-    async fn put_job(&self, job: Job<Verified>) -> Vec<Indexed<Result<()>>> {
+    async fn put_job(&self, job: Job<Verified>, bounds: &Bounds) -> Vec<Indexed<Result<()>>> {
         match job {
             Job::Alone((index, blob)) => vec![(index, self.write(&blob).await)],
-            Job::Batch(items) => self.update_batch(items).await,
+            Job::Batch(items) => self.update_batch(items, bounds).await,
         }
     }
 
-    async fn get_whole(&self, digest: Digest) -> Result<Bytes> {
-        self.get(digest, ByteRange::ALL).await?.into_bytes().await
+    /// Reads a whole blob with a call of its own.
+    async fn get_alone(&self, digest: Digest) -> Result<Bytes> {
+        let reader = Reader::new(self.clone(), digest, 0..digest.size_bytes());
+        reader.open().await?.into_bytes().await
+    }
+
+    /// Reads a whole blob with others that are read at this time, if it is small.
+    async fn get_with_others(&self, digest: Digest) -> Result<Option<Bytes>> {
+        if digest.size_bytes() > self.limits.batched_blob_bytes_max {
+            return Ok(None);
+        }
+        let bounds = self.bounds().await.map_err(|error| self.error("get", digest, &error))?;
+        if digest.size_bytes() > bounds.item_bytes_max {
+            return Ok(None);
+        }
+        let (_, outcome) = self.read_batch(vec![(0, digest)], &bounds).await.remove(0);
+        outcome.map(Some)
     }
 
     fn error(&self, operation: &'static str, digest: Digest, error: &reapi::Error) -> Error {
@@ -208,7 +236,9 @@ impl BlobStore for Remote {
             ..Bounds::NONE
         };
         let jobs = split(asked.iter().copied(), |digest| *digest, &bounds);
-        let is_missing = self.run(asked.len(), jobs, |job| self.find_missing_job(job)).await;
+        let is_missing = self
+            .run(asked.len(), jobs, |job| self.find_missing_job(job, &bounds))
+            .await;
         let answers = asked.into_iter().zip(is_missing);
         answers
             .filter_map(|(digest, answer)| match answer {
@@ -227,6 +257,11 @@ impl BlobStore for Remote {
                 return Err(self.absent("get", digest));
             }
             return Ok(Blob::from_bytes(digest, range, Bytes::new()));
+        }
+        if range == (0..digest.size_bytes())
+            && let Some(whole) = self.get_with_others(digest).await?
+        {
+            return Ok(Blob::from_bytes(digest, range, whole));
         }
         Reader::new(self.clone(), digest, range).open().await
     }
@@ -247,7 +282,7 @@ impl BlobStore for Remote {
             }
         };
         let jobs = split(digests.iter().copied(), |digest| *digest, &bounds);
-        self.run(digests.len(), jobs, |job| self.get_job(job)).await
+        self.run(digests.len(), jobs, |job| self.get_job(job, &bounds)).await
     }
 
     async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<()>> {
@@ -262,7 +297,7 @@ impl BlobStore for Remote {
         };
         let count = blobs.len();
         let jobs = split(blobs, Verified::digest, &bounds);
-        self.run(count, jobs, |job| self.put_job(job)).await
+        self.run(count, jobs, |job| self.put_job(job, &bounds)).await
     }
 }
 
