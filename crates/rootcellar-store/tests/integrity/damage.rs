@@ -147,8 +147,9 @@ async fn a_file_that_was_cut_off_or_removed_loses_its_blob_alone() {
             }
             let store = open(dir.path(), layout).await;
             let error = store.read(lost, u64::MAX).await.unwrap_err();
-            let expected = cut.map_or(ErrorKind::NotFound, |_| ErrorKind::DataLoss);
-            assert_eq!(error.kind(), expected, "{error}");
+            // The sweep after a start compares lengths, too, and may have been there first.
+            let is_told = error.kind() == ErrorKind::NotFound || (error.kind() == ErrorKind::DataLoss && cut.is_some());
+            assert!(is_told, "{error}");
             assert_present_but(&store, &blobs, &[lost]).await;
             put_all(&store, &blobs).await;
             assert_present_but(&store, &blobs, &[]).await;
