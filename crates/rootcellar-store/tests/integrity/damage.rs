@@ -147,7 +147,7 @@ async fn a_file_that_was_cut_off_or_removed_loses_its_blob_alone() {
             }
             let store = open(dir.path(), layout).await;
             let error = store.read(lost, u64::MAX).await.unwrap_err();
-            // The sweep after a start compares lengths, too, and may have been there first.
+            // A file of another length is nobody's: the sweep after a start removes it, and may have been there first.
             let is_told = error.kind() == ErrorKind::NotFound || (error.kind() == ErrorKind::DataLoss && cut.is_some());
             assert!(is_told, "{error}");
             assert_present_but(&store, &blobs, &[lost]).await;
