@@ -13,8 +13,8 @@ use bytes::Bytes;
 const SMALLEST_BYTES: usize = 32 * 1024;
 const SIZES: usize = 8;
 
-/// Memory that waits to be used, at most.
-const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Memory of each size that waits to be used, at most: 64 pieces of a stream, or one of the largest answers.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 static POOL: Pool = Pool::new();
 
@@ -42,8 +42,11 @@ impl PooledBuffer {
     }
 
     /// The bytes, to be shared. The memory goes back once nobody has any of them.
-    pub fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
+    pub fn freeze(mut self) -> Bytes {
+        match size_for(self.len) {
+            Some(_) => Bytes::from_owner(self),
+            None => std::mem::take(&mut self.memory).into(),
+        }
     }
 }
 
@@ -81,55 +84,50 @@ impl fmt::Debug for PooledBuffer {
     }
 }
 
-struct Pool(Mutex<Kept>);
-
-/// Memory that nobody uses.
-struct Kept {
-    /// That of each size.
-    of_size: [Vec<Vec<u8>>; SIZES],
-    bytes: usize,
-}
+/// Memory of each size that nobody uses.
+struct Pool([Mutex<Vec<Vec<u8>>>; SIZES]);
 
 impl Pool {
     const fn new() -> Self {
-        Self(Mutex::new(Kept {
-            of_size: [const { Vec::new() }; SIZES],
-            bytes: 0,
-        }))
+        Self([const { Mutex::new(Vec::new()) }; SIZES])
     }
 
     /// Memory of at least this length.
     fn take(&self, len: usize) -> Vec<u8> {
-        let Some(size) = size_for(len) else {
-            return vec![0; len];
-        };
-        let mut kept = self.kept();
-        if let Some(memory) = kept.of_size[size].pop() {
-            kept.bytes -= memory.len();
-            return memory;
-        }
-        drop(kept);
-        vec![0; SMALLEST_BYTES << size]
-    }
-
-    /// Keeps memory that was taken, if there is room.
-    fn put(&self, mut memory: Vec<u8>) {
-        let Some(size) = size_for(memory.len()).filter(|size| memory.len() == SMALLEST_BYTES << size) else {
-            return;
+        let mut memory = match size_for(len) {
+            Some(size) => {
+                let kept = self.kept(size).pop();
+                kept.unwrap_or_else(|| vec![0; SMALLEST_BYTES << size])
+            }
+            None => vec![0; len],
         };
         if cfg!(debug_assertions) {
             // So that a test finds who takes it for zeros, or sends it without having filled it.
             memory.fill(0xa5);
         }
-        let mut kept = self.kept();
-        if kept.bytes + memory.len() <= KEPT_BYTES_MAX {
-            kept.bytes += memory.len();
-            kept.of_size[size].push(memory);
+        memory
+    }
+
+    /// Keeps memory that was taken, if there is room.
+    fn put(&self, memory: Vec<u8>) {
+        let Some(size) = size_for(memory.len()).filter(|size| memory.len() == SMALLEST_BYTES << size) else {
+            return;
+        };
+        let mut kept = self.kept(size);
+        if (kept.len() + 1) * memory.len() <= KEPT_BYTES_MAX {
+            kept.push(memory);
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self, size: usize) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0[size].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn kept_bytes(&self) -> usize {
+        (0..SIZES)
+            .map(|size| self.kept(size).iter().map(Vec::len).sum::<usize>())
+            .sum()
     }
 }
 
@@ -160,13 +158,13 @@ mod tests {
         let bytes = buffer.freeze();
         let part = bytes.slice(5..10);
         drop(bytes);
-        assert_eq!(pool.kept().bytes, 0, "{part:?} is still there");
+        assert_eq!(pool.kept_bytes(), 0, "{part:?} is still there");
         assert_eq!(&part[..], [1; 5]);
         drop(part);
-        assert_eq!(pool.kept().bytes, 128 * 1024);
+        assert_eq!(pool.kept_bytes(), 128 * 1024);
         let again = PooledBuffer::from_pool(66_000, pool);
         assert_eq!((again.as_ptr(), again.len()), (address, 66_000));
-        assert_eq!(pool.kept().bytes, 0);
+        assert_eq!(pool.kept_bytes(), 0);
     }
 
     #[test]
@@ -189,14 +187,16 @@ mod tests {
             }
         }
         // One of 32 KiB, for two lengths, one of 64 KiB, and one of 4 MiB.
-        assert_eq!(pool.kept().bytes, 4 * MIB + 96 * 1024);
+        assert_eq!(pool.kept_bytes(), 4 * MIB + 96 * 1024);
     }
 
     #[test]
-    fn little_is_kept() {
+    fn little_is_kept_of_each_size() {
         let pool = pool();
-        let many: Vec<_> = (0..100).map(|_| PooledBuffer::from_pool(MIB, pool)).collect();
-        drop(many);
-        assert_eq!(pool.kept().bytes, KEPT_BYTES_MAX);
+        for len in [4 * MIB, 64 * 1024] {
+            let many: Vec<_> = (0..100).map(|_| PooledBuffer::from_pool(len, pool)).collect();
+            drop(many);
+        }
+        assert_eq!(pool.kept_bytes(), 2 * KEPT_BYTES_MAX);
     }
 }

@@ -51,7 +51,8 @@ pub trait BlobStore: fmt::Debug + fmt::Display + Send + Sync + 'static {
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes>>;
 
     /// As [`get_many`](Self::get_many), into memory that the caller has laid out: a buffer for each digest, with as many bytes as that
-    /// says. What the buffer of a blob holds that could not be read means nothing.
+    /// says. `Ok` says that all of the buffer was written: what is not may hold somebody else's bytes, and would be sent. What the buffer
+    /// of a blob holds that could not be read means nothing, before and after.
     async fn get_many_into(&self, digests: &[Digest], buffers: &mut [&mut [u8]]) -> Vec<Result<()>> {
         let contents = self.get_many(digests).await;
         let copy =

@@ -34,7 +34,13 @@ pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
 
 /// The error of a call that failed.
 pub(super) fn error_of_call(status: &Status) -> Error {
-    let error = error(status.code(), status.message(), &details(status));
+    // What the transport could not do is something else than what a server does not know or did wrong.
+    let code = if is_transient(status) {
+        Code::Unavailable
+    } else {
+        status.code()
+    };
+    let error = error(code, status.message(), &details(status));
     match status.source() {
         Some(source) => error.about(deepest(source)),
         None => error,
@@ -122,6 +128,14 @@ mod tests {
         let error = error_of_call(&Status::new(Code::PermissionDenied, ""));
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(!error.to_string().is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_no_fault_of_the_server() {
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let error = error_of_call(&Status::from_error(Box::new(broken)));
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error_of_call(&Status::unknown("said so")).kind(), ErrorKind::Internal);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     LeavesOut,
     /// A batch's answer has no room for the item.
     HasNoRoom,
+    /// There are no batches.
+    IsNotOffered,
 }
 
 /// The server's state, seen from outside.
@@ -210,8 +212,10 @@ impl ContentAddressableStorage for Service {
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let fault = self.0.begin("batch read".to_owned());
-        if fault == Fault::Unavailable {
-            return Err(later());
+        match fault {
+            Fault::Unavailable => return Err(later()),
+            Fault::IsNotOffered => return Err(Status::unimplemented("no batches")),
+            _ => {}
         }
         let mut responses = Vec::new();
         for digest in request.into_inner().digests {

@@ -119,6 +119,15 @@ async fn each_item_of_an_answer_is_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_read_alone_where_batches_do_not_have_it() {
+    for fault in [Fault::IsNotOffered, Fault::LeavesOut, Fault::HasNoRoom] {
+        let (faulty, remote) = Faulty::start(SMALL, &[fault]).await;
+        assert!(remote.read(faulty.blob.digest(), 1 << 30).await.unwrap() == faulty.content);
+        assert_eq!(faulty.calls(), ["batch read", "read 0"], "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_batch_cannot_do_now_is_done_alone() {
     let (faulty, remote) = Faulty::start(SMALL, &[Fault::HasNoRoom]).await;
     assert!(get_one(&remote, &faulty).await.unwrap() == faulty.content);

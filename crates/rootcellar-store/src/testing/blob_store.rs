@@ -321,7 +321,7 @@ pub async fn a_batch_is_a_list_of_independent_operations(store: Subject) {
 /// What is read in a batch, in each of the two ways.
 async fn many(store: &Subject, digests: &[Digest]) -> [Vec<Result<Bytes>>; 2] {
     let len = |digest: &Digest| usize::try_from(digest.size_bytes()).unwrap();
-    let mut buffers: Vec<Vec<u8>> = digests.iter().map(|digest| vec![0; len(digest)]).collect();
+    let mut buffers: Vec<Vec<u8>> = digests.iter().map(|digest| vec![0xa5; len(digest)]).collect();
     let mut filled: Vec<&mut [u8]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
     let outcomes = store.get_many_into(digests, &mut filled).await;
     assert_eq!(outcomes.len(), digests.len());

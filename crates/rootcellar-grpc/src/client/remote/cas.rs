@@ -3,11 +3,12 @@
 //! A batch's items succeed or fail by themselves. One for which the server had no room or no time in the batch is tried once
 //! more alone, which is tried again in turn.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rootcellar_digest::Digest;
+use futures_util::future::FutureExt as _;
+use rootcellar_digest::{Digest, DigestSet};
 use rootcellar_proto::reapi::batch_update_blobs_request::Request as UpdateItem;
 use rootcellar_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use rootcellar_proto::reapi::{self, BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest};
@@ -20,13 +21,17 @@ use tonic::transport::Channel;
 
 use super::Remote;
 use super::batches::{Bounds, Indexed, Job};
-use super::gather::Gather;
+use super::gather::{Answers, Gather};
 use crate::client::failure::check_status;
 
 type Client = ContentAddressableStorageClient<Channel>;
 
 /// Answers with fewer bytes are hashed where they are: that takes less time than the way to another thread.
 const HASHED_INLINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Callers whose small blobs go together if there are as many: a call costs more than eight of them, and eight are soon looked up even
+/// one after the other.
+const BLOBS_TOGETHER_MIN: usize = 8;
 
 /// What a server says of a blob that it was asked for.
 type ReadAnswer = (rpc::Status, Bytes);
@@ -43,9 +48,9 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(calls_max: usize) -> Arc<Self> {
         Arc::new(Self {
-            find_missing: Gather::new(calls_max),
-            read: Gather::new(calls_max),
-            update: Gather::new(calls_max),
+            find_missing: Gather::new(calls_max, usize::MAX),
+            read: Gather::new(calls_max, BLOBS_TOGETHER_MIN),
+            update: Gather::new(calls_max, BLOBS_TOGETHER_MIN),
         })
     }
 }
@@ -59,7 +64,7 @@ impl Remote {
         };
         let (places, digests): (Vec<usize>, Vec<Digest>) = job.into_iter().unzip();
         let remote = self.clone();
-        let call = move |digests| find_missing_call(remote.clone(), digests);
+        let call = Arc::new(move |digests| find_missing_call(remote.clone(), digests).boxed());
         let answers = self
             .shared
             .find_missing
@@ -75,20 +80,36 @@ impl Remote {
         }
     }
 
-    /// Reads small blobs of one digest function with one call.
+    /// Reads a small blob. `None` if the server does not read batches, or leaves the blob out.
+    pub(super) async fn read_one(&self, digest: Digest, bounds: &Bounds) -> Result<Option<Bytes>> {
+        let answers = match self.read_answers(vec![digest], bounds).await {
+            Ok(answers) => answers,
+            Err(error) if error.kind() == api::ErrorKind::Unimplemented => return Ok(None),
+            Err(error) => return Err(self.error("get", digest, &error)),
+        };
+        match check_all(vec![digest], answers).await.remove(0) {
+            Checked::LeftOut => Ok(None),
+            checked => self.read_outcome(digest, checked).await.map(Some),
+        }
+    }
+
+    async fn read_answers(&self, digests: Vec<Digest>, bounds: &Bounds) -> Answers<Option<ReadAnswer>> {
+        let remote = self.clone();
+        let call = Arc::new(move |digests| read_call(remote.clone(), digests).boxed());
+        self.shared.read.call(digests, |digest| *digest, bounds, call).await
+    }
+
+    /// Reads small blobs of one digest function.
     pub(super) async fn read_batch(&self, job: Vec<Indexed<Digest>>, bounds: &Bounds) -> Vec<Indexed<Result<Bytes>>> {
         let (places, digests): (Vec<usize>, Vec<Digest>) = job.into_iter().unzip();
-        let remote = self.clone();
-        let call = move |digests| read_call(remote.clone(), digests);
-        let answers = self.shared.read.call(digests.clone(), |digest| *digest, bounds, call);
-        let answers = match answers.await {
+        let answers = match self.read_answers(digests.clone(), bounds).await {
             Ok(answers) => answers,
             Err(error) => {
                 let failed = digests.iter().map(|digest| Err(self.error("get", *digest, &error)));
                 return places.into_iter().zip(failed).collect();
             }
         };
-        let checked = check_all(digests.iter().copied().zip(answers).collect()).await;
+        let checked = check_all(digests.clone(), answers).await;
         let mut outcomes = Vec::with_capacity(digests.len());
         for ((place, digest), checked) in places.into_iter().zip(digests).zip(checked) {
             outcomes.push((place, self.read_outcome(digest, checked).await));
@@ -109,11 +130,11 @@ impl Remote {
         }
     }
 
-    /// Stores small blobs of one digest function with one call.
+    /// Stores small blobs of one digest function.
     pub(super) async fn update_batch(&self, job: Vec<Indexed<Verified>>, bounds: &Bounds) -> Vec<Indexed<Result<()>>> {
         let (places, blobs): (Vec<usize>, Vec<Verified>) = job.into_iter().unzip();
         let remote = self.clone();
-        let call = move |blobs| update_call(remote.clone(), blobs);
+        let call = Arc::new(move |blobs| update_call(remote.clone(), blobs).boxed());
         let answers = self.shared.update.call(blobs.clone(), Verified::digest, bounds, call);
         let answers = match answers.await {
             Ok(answers) => answers,
@@ -167,7 +188,7 @@ async fn find_missing_call(remote: Remote, digests: Vec<Digest>) -> api::Result<
     let call = |mut client: Client, request| async move { client.find_missing_blobs(request).await };
     let answer = remote.connection.unary(remote.connection.cas(), request, call).await?;
     let missing = answer.missing_blob_digests.iter();
-    let missing: HashSet<Digest> = missing
+    let missing: DigestSet = missing
         .map(|digest| from_proto(function, digest))
         .collect::<api::Result<_>>()?;
     Ok(digests.iter().map(|digest| missing.contains(digest)).collect())
@@ -199,7 +220,7 @@ async fn read_call(remote: Remote, digests: Vec<Digest>) -> api::Result<Vec<Opti
 
 async fn update_call(remote: Remote, blobs: Vec<Verified>) -> api::Result<Vec<Option<rpc::Status>>> {
     let function = blobs[0].digest().function();
-    let (mut requests, mut seen) = (Vec::with_capacity(blobs.len()), HashSet::new());
+    let (mut requests, mut seen) = (Vec::with_capacity(blobs.len()), DigestSet::default());
     for blob in &blobs {
         let digest = blob.digest();
         if digest.is_empty_blob() || !seen.insert(digest) {
@@ -233,7 +254,7 @@ async fn update_call(remote: Remote, blobs: Vec<Verified>) -> api::Result<Vec<Op
 
 /// Each digest once: some callers may want the same.
 fn distinct(digests: impl Iterator<Item = Digest>) -> impl Iterator<Item = Digest> {
-    let mut seen = HashSet::new();
+    let mut seen = DigestSet::default();
     digests.filter(move |digest| seen.insert(*digest))
 }
 
@@ -250,10 +271,10 @@ enum Checked {
 }
 
 /// Hashes what came.
-async fn check_all(answers: Vec<(Digest, Option<ReadAnswer>)>) -> Vec<Checked> {
-    let contents = answers.iter().flat_map(|(_, answer)| answer);
+async fn check_all(digests: Vec<Digest>, answers: Vec<Option<ReadAnswer>>) -> Vec<Checked> {
+    let contents = answers.iter().flatten();
     let total: u64 = contents.map(|(_, content)| content.len() as u64).sum();
-    let hash = move || answers.into_iter().map(check).collect();
+    let hash = move || digests.into_iter().zip(answers).map(check).collect();
     if total <= HASHED_INLINE_BYTES_MAX {
         return hash();
     }

@@ -1,9 +1,10 @@
 //! A server's CAS as a store.
 //!
-//! Small blobs travel many in a call, as large as the server lets batches be: those of one operation, and, while many calls are under way,
-//! of whoever else comes meanwhile. Larger ones travel alone, in pieces, and go on where they broke off. What is read as a whole is hashed before its last piece is handed out. A part of a blob cannot be
+//! Small blobs travel many in a call, as large as the server lets batches be: those of one operation, and, while many calls
+//! are under way, of whoever else comes meanwhile. Larger ones travel alone, in pieces, and go on where they broke off. What is read as a whole is hashed before its last piece is handed out. A part of a blob cannot be
 //! checked by anybody who does not have the rest: of that, only the length is made sure.
 
+mod announced;
 mod batches;
 mod cas;
 mod gather;
@@ -22,8 +23,8 @@ use futures_util::stream::{self, StreamExt as _};
 use rootcellar_digest::Digest;
 use rootcellar_reapi as reapi;
 use rootcellar_store::{Blob, BlobStore, ByteRange, Error, ErrorKind, Result, Verified};
-use tokio::sync::OnceCell;
 
+use self::announced::Announced;
 use self::batches::{Bounds, Indexed, Job, split};
 use self::cas::Shared;
 use self::read::Reader;
@@ -36,8 +37,7 @@ use super::Connection;
 pub struct Remote {
     connection: Connection,
     limits: RemoteLimits,
-    /// Bytes of a batch that the server takes, once it was asked; 0 is no limit.
-    announced_batch_bytes: Arc<OnceCell<u64>>,
+    announced: Arc<Announced>,
     traffic: Arc<Traffic>,
     shared: Arc<Shared>,
 }
@@ -57,8 +57,8 @@ pub struct RemoteLimits {
     pub find_missing_max: usize,
     /// Calls of one operation at once, 8: they hide the way to the server, and bound what is in memory.
     pub calls_max: usize,
-    /// Calls of a kind at once, of all operations, 32: what comes meanwhile is gathered, and goes with the next call. Fewer would have
-    /// small blobs wait for one another at servers that look up one after the other what comes in a batch.
+    /// Calls of a kind at once, of all operations, 32, but for those that are large: what comes meanwhile is gathered, and goes with the
+    /// next calls. Fewer would have small blobs wait for one another at servers that look up one after the other what comes in a batch.
     pub shared_calls_max: usize,
 }
 
@@ -108,7 +108,7 @@ impl Remote {
         let limits = RemoteLimits::default();
         Self {
             connection,
-            announced_batch_bytes: Arc::default(),
+            announced: Arc::default(),
             traffic: Arc::default(),
             shared: Shared::new(limits.shared_calls_max),
             limits,
@@ -131,19 +131,8 @@ impl Remote {
     }
 
     /// The bounds of a batch: the server's and our own.
-    async fn bounds(&self) -> Result<Bounds, reapi::Error> {
-        let ask = || async {
-            match self.connection.capabilities().await {
-                Ok(capabilities) => {
-                    let cache = capabilities.cache_capabilities.unwrap_or_default();
-                    Ok(u64::try_from(cache.max_batch_total_size_bytes).unwrap_or(0))
-                }
-                // A server that does not tell its limits has the usual ones.
-                Err(error) if error.kind() == reapi::ErrorKind::Unimplemented => Ok(0),
-                Err(error) => Err(error),
-            }
-        };
-        let announced = *self.announced_batch_bytes.get_or_try_init(ask).await?;
+    async fn bounds(&self) -> Result<Bounds, Arc<reapi::Error>> {
+        let announced = self.announced.batch_bytes(&self.connection).await?;
         let own = self.limits.batch_bytes_max;
         let bytes_max = if announced == 0 { own } else { own.min(announced) };
         Ok(Bounds {
@@ -191,17 +180,23 @@ impl Remote {
         reader.open().await?.into_bytes().await
     }
 
-    /// Reads a whole blob with others that are read at this time, if it is small.
+    /// Reads a whole blob with others that are read at this time, if it is small. `None` if it has to be read alone: that is left to servers
+    /// that do not say what they take, or do not do it.
     async fn get_with_others(&self, digest: Digest) -> Result<Option<Bytes>> {
         if digest.size_bytes() > self.limits.batched_blob_bytes_max {
             return Ok(None);
         }
-        let bounds = self.bounds().await.map_err(|error| self.error("get", digest, &error))?;
+        let bounds = match self.bounds().await {
+            Ok(bounds) => bounds,
+            Err(error) if error.kind() == reapi::ErrorKind::Unavailable => {
+                return Err(self.error("get", digest, &error));
+            }
+            Err(_) => return Ok(None),
+        };
         if digest.size_bytes() > bounds.item_bytes_max {
             return Ok(None);
         }
-        let (_, outcome) = self.read_batch(vec![(0, digest)], &bounds).await.remove(0);
-        outcome.map(Some)
+        self.read_one(digest, &bounds).await
     }
 
     fn error(&self, operation: &'static str, digest: Digest, error: &reapi::Error) -> Error {

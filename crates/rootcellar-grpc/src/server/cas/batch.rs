@@ -17,7 +17,7 @@ use rootcellar_reapi::{Error, ErrorKind, Result};
 use rootcellar_store::Verified;
 use tonic::Status;
 
-use super::read_request::ReadRequest;
+use super::raw_request::RawReadRequest;
 use super::reply::Reply;
 use crate::server::core::Core;
 use crate::server::frames::undecodable;
@@ -129,7 +129,7 @@ pub(super) enum ReadReply {
 }
 
 /// Reads the blobs of a batch into the message that answers it, if all of them are there, as is usual.
-pub(super) async fn read_encoded(core: &Core, request: ReadRequest) -> Result<ReadReply, Status> {
+pub(super) async fn read_encoded(core: &Core, request: RawReadRequest) -> Result<ReadReply, Status> {
     let Some((digests, mut laid_out)) = lay_out(core, &request).map_err(refuse)? else {
         let message = read(core, request.decoded().map_err(|error| undecodable(&error))?).await;
         return message.map(ReadReply::Message).map_err(refuse);
@@ -151,7 +151,7 @@ pub(super) async fn read_encoded(core: &Core, request: ReadRequest) -> Result<Re
 }
 
 /// The answer with all blobs, if there can be one.
-fn lay_out(core: &Core, request: &ReadRequest) -> Result<Option<(Vec<Digest>, Reply)>> {
+fn lay_out(core: &Core, request: &RawReadRequest) -> Result<Option<(Vec<Digest>, Reply)>> {
     let Some(plain) = request.plain_digests() else {
         return Ok(None);
     };

@@ -1,7 +1,7 @@
 //! `ContentAddressableStorage`: many small blobs in one call, and trees.
 
 mod batch;
-mod read_request;
+mod raw_request;
 mod reply;
 mod route;
 mod tree;

@@ -15,6 +15,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use super::batch::{self, ReadReply};
+use super::raw_request::RawReadRequest;
 use super::{CasService, tree};
 use crate::server::frames;
 use crate::status::refuse;
@@ -51,7 +52,8 @@ impl CasRoute {
     }
 
     async fn read(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let request = frames::one(request.into_body(), self.message_bytes_max).await?;
+        let (body, decode) = (request.into_body(), RawReadRequest::from_message);
+        let request = frames::one_as(body, self.message_bytes_max, decode).await?;
         let message = match batch::read_encoded(&self.service.core, request).await? {
             ReadReply::Encoded(message) => message,
             ReadReply::Message(message) => frames::encode(&message, self.message_bytes_max)?,

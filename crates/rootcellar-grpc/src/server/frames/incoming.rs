@@ -25,7 +25,16 @@ pub(crate) struct Messages<T> {
 
 /// The message of a call that has one.
 pub(crate) async fn one<T: Message + Default>(body: Body, message_bytes_max: usize) -> Result<T, Status> {
-    let mut messages = Messages::new(body, message_bytes_max, decoded::<T>);
+    one_as(body, message_bytes_max, decoded::<T>).await
+}
+
+/// The same, decoded in another way.
+pub(crate) async fn one_as<T>(
+    body: Body,
+    message_bytes_max: usize,
+    decode: fn(Chunks) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let mut messages = Messages::new(body, message_bytes_max, decode);
     let Some(message) = messages.next().await else {
         return Err(Status::internal("the call came without its message"));
     };

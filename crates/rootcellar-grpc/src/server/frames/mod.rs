@@ -17,7 +17,7 @@ use http::Request;
 use tonic::body::Body;
 
 pub(super) use self::chunks::Chunks;
-pub(super) use self::incoming::{Messages, one, undecodable};
+pub(super) use self::incoming::{Messages, one, one_as, undecodable};
 pub(super) use self::outgoing::{PREFIX_BYTES, answer, answer_one, encode, prefix};
 
 /// Whether the messages of a call can be taken past the codec. Compressed ones are the codec's, which refuses them in the words that

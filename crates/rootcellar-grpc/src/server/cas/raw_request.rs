@@ -1,13 +1,16 @@
 //! A question of `BatchReadBlobs` whose digests stay in the bytes in which they came: each is read once, and goes into the answer as it is.
 
 use bytes::Bytes;
-use prost::encoding::{WireType, decode_varint};
+use prost::encoding::{WireType, decode_varint, encoded_len_varint};
 use prost::{DecodeError, Message};
 use rootcellar_proto::reapi::{self, BatchReadBlobsRequest, compressor, digest_function};
+use tonic::Status;
+
+use crate::server::frames::{Chunks, undecodable};
 
 /// The fields of `BatchReadBlobsRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ReadRequest {
+pub(super) struct RawReadRequest {
     #[prost(string, tag = "1")]
     pub(super) instance_name: String,
     /// Encoded `Digest`s.
@@ -19,7 +22,19 @@ pub(super) struct ReadRequest {
     pub(super) digest_function: i32,
 }
 
-impl ReadRequest {
+impl RawReadRequest {
+    /// Decodes a request, digests too, of which those are kept as they came that are encoded as everybody does it.
+    ///
+    /// # Errors
+    /// If it is no request.
+    pub(super) fn from_message(message: Chunks) -> Result<Self, Status> {
+        let request = Self::decode(message).map_err(|error| undecodable(&error))?;
+        for digest in request.digests.iter().filter(|digest| plain_digest(digest).is_none()) {
+            reapi::Digest::decode(&digest[..]).map_err(|error| undecodable(&error))?;
+        }
+        Ok(request)
+    }
+
     /// The hashes and sizes of the digests; `None` if one of them is not encoded as everybody does it.
     pub(super) fn plain_digests(&self) -> Option<Vec<(&str, i64)>> {
         self.digests.iter().map(|digest| plain_digest(digest)).collect()
@@ -40,21 +55,21 @@ impl ReadRequest {
     }
 }
 
-/// Reads a `Digest` that has a hash of less than 128 digits, a size unless it is zero, and nothing else.
+/// Reads a `Digest` that is encoded as everybody does it: a hash of less than 128 digits, a size unless it is zero, and nothing else.
 fn plain_digest(encoded: &[u8]) -> Option<(&str, i64)> {
     const HASH_KEY: u8 = 1 << 3 | WireType::LengthDelimited as u8;
     const SIZE_KEY: u8 = 2 << 3 | WireType::Varint as u8;
-    let [HASH_KEY, len @ ..0x80, rest @ ..] = encoded else {
+    let [HASH_KEY, len @ 1..0x80, rest @ ..] = encoded else {
         return None;
     };
     let (hash, rest) = rest.split_at_checked(usize::from(*len))?;
     let hash = str::from_utf8(hash).ok()?;
     match rest {
         [] => Some((hash, 0)),
-        [SIZE_KEY, size @ ..] => {
-            let mut rest = size;
-            let size = decode_varint(&mut rest).ok()?;
-            rest.is_empty().then_some((hash, size.cast_signed()))
+        [SIZE_KEY, varint @ ..] => {
+            let size = decode_varint(&mut &*varint).ok()?;
+            let is_usual = size != 0 && encoded_len_varint(size) == varint.len();
+            is_usual.then_some((hash, size.cast_signed()))
         }
         _ => None,
     }
@@ -95,7 +110,7 @@ mod tests {
                 encoded[at] = byte;
             }
             let theirs = BatchReadBlobsRequest::decode(&encoded[..]);
-            let ours = ReadRequest::decode(&encoded[..]).and_then(ReadRequest::decoded);
+            let ours = RawReadRequest::decode(&encoded[..]).and_then(RawReadRequest::decoded);
             prop_assert_eq!(ours.is_ok(), theirs.is_ok());
             prop_assert_eq!(ours.ok(), theirs.ok());
         }
@@ -112,8 +127,19 @@ mod tests {
             }
             if let Some((hash, size_bytes)) = plain_digest(&encoded) {
                 let plain = reapi::Digest { hash: hash.to_owned(), size_bytes };
+                prop_assert_eq!(plain.encode_to_vec(), &encoded[..]);
                 prop_assert_eq!(reapi::Digest::decode(&encoded[..]), Ok(plain));
             }
+        }
+
+        #[test]
+        fn what_is_no_request_is_refused_with_its_digests(
+            digests in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..6), 0..3),
+        ) {
+            let digests: Vec<Bytes> = digests.into_iter().map(Bytes::from).collect();
+            let encoded = RawReadRequest { digests, ..RawReadRequest::default() }.encode_to_vec();
+            let ours = RawReadRequest::from_message(Bytes::from(encoded.clone()).into());
+            prop_assert_eq!(ours.is_ok(), BatchReadBlobsRequest::decode(&encoded[..]).is_ok());
         }
 
         #[test]
