@@ -3,7 +3,7 @@
 //! ```text
 //!   callers ──> waiting ── as soon as there are fewer calls under way than may be ──> one call for some of them
 //!                 │                                                                        │
-//!                 └── nobody waits for time to pass: while there are few                   └── refused, or slow? each again, alone
+//!                 └── nobody waits for time to pass: while there are few                   └── refused? each again, alone
 //!                     callers, each is served at once
 //! ```
 
@@ -23,8 +23,7 @@ use tracing::Instrument as _;
 
 use super::batches::Bounds;
 
-/// A call that takes longer is not shared and does not count as one under way any more: what hangs may hold up neither those who share it
-/// nor who comes later.
+/// A call that takes longer does not count as one under way any more: what hangs may not hold up who comes later.
 const PROMPT_MAX: Duration = Duration::from_secs(5);
 
 /// Calls at once for those who shared one that failed.
@@ -161,22 +160,13 @@ struct Place<T: Clone + Send + 'static, R: Send + 'static> {
 
 impl<T: Clone + Send + 'static, R: Send + 'static> Place<T, R> {
     /// Makes a call for those who waited. A task of its own does, so that a caller whose future is not polled holds up nobody.
-    async fn serve(self, mut portions: Vec<Portion<T, R>>) {
+    async fn serve(self, portions: Vec<Portion<T, R>>) {
         let make_call = self.make_call.clone();
-        let mut place = Some(self);
-        if portions.len() > 1
-            && timeout(PROMPT_MAX, call_shared(&mut portions, &make_call))
-                .await
-                .is_err()
-        {
-            place = None;
+        let mut calls = pin!(call_for(portions, &make_call));
+        if timeout(PROMPT_MAX, &mut calls).await.is_err() {
+            drop(self);
+            calls.await;
         }
-        let mut calls = pin!(call_each(portions, &make_call));
-        if place.is_some() && timeout(PROMPT_MAX, &mut calls).await.is_ok() {
-            return;
-        }
-        drop(place);
-        calls.await;
     }
 }
 
@@ -185,6 +175,15 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Drop for Place<T, R> {
         self.gather.queue().under_way -= 1;
         self.gather.start(&self.runtime, self.make_call.clone());
     }
+}
+
+/// Makes one call for some callers, and a call for each of them where that is refused.
+async fn call_for<T: Clone, R>(mut portions: Vec<Portion<T, R>>, make_call: &MakeCall<T, R>) {
+    if portions.len() > 1 {
+        call_shared(&mut portions, make_call).await;
+    }
+    let calls = stream::iter(portions).for_each_concurrent(ALONE_MAX, |portion| call_alone(portion, make_call));
+    calls.await;
 }
 
 /// Makes one call for some callers. Leaves those that have to be called for alone. It ends early once all of them have gone away.
@@ -205,12 +204,6 @@ async fn call_shared<T: Clone, R>(portions: &mut Vec<Portion<T, R>>, make_call: 
             }
         }
     }
-}
-
-/// Makes a call for each caller.
-async fn call_each<T, R>(portions: Vec<Portion<T, R>>, make_call: &MakeCall<T, R>) {
-    let calls = stream::iter(portions).for_each_concurrent(ALONE_MAX, |portion| call_alone(portion, make_call));
-    calls.await;
 }
 
 async fn call_alone<T, R>(mut portion: Portion<T, R>, make_call: &MakeCall<T, R>) {
@@ -463,22 +456,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_hangs_holds_up_neither_those_beside_it_nor_who_comes_later() {
-        let (gather, mut server) = (Numbers::new(1, 100), Server::new(100));
-        server.hung_size = 3;
+    async fn what_hangs_does_not_hold_up_who_comes_later() {
+        let (gather, mut server) = (Numbers::new(1, 100), Server::new(0));
+        server.hung_size = 1;
         let server = Arc::new(server);
-        let mut callers = come(&gather, &server, &[1, 2, 3, 4]);
-        let hung = callers.remove(2);
+        let mut hung = come(&gather, &server, &[1]);
         settle().await;
-        callers.extend(come(&gather, &server, &[5]));
-        assert_eq!(told(callers).await, [Ok(1), Ok(2), Ok(4), Ok(5)]);
-        assert_eq!(server.calls()[..2], [vec![1], vec![2, 3, 4]]);
-        assert_eq!(
-            server.under_way.load(Ordering::Relaxed),
-            1,
-            "the call that hangs, alone"
-        );
-        hung.abort();
+        server.may_answer.add_permits(10);
+        assert_eq!(told(come(&gather, &server, &[2, 3])).await, [Ok(2), Ok(3)]);
+        assert_eq!(server.calls(), [vec![1], vec![2, 3]]);
+        assert_eq!(server.under_way.load(Ordering::Relaxed), 1);
+        hung.remove(0).abort();
         settle().await;
         assert_eq!(server.under_way.load(Ordering::Relaxed), 0);
         assert_eq!(gather.queue().under_way, 0);
