@@ -23,10 +23,10 @@ pub(super) struct RawReadRequest {
 }
 
 impl RawReadRequest {
-    /// Decodes a request, digests too, of which those are kept as they came that are encoded as everybody does it.
+    /// Decodes a request. Its digests stay in the bytes in which they came, which are made sure to be digests.
     ///
     /// # Errors
-    /// If it is no request.
+    /// `INTERNAL` for what the codec would refuse.
     pub(super) fn from_message(message: Chunks) -> Result<Self, Status> {
         let request = Self::decode(message).map_err(|error| undecodable(&error))?;
         for digest in request.digests.iter().filter(|digest| plain_digest(digest).is_none()) {
