@@ -35,7 +35,9 @@ pub mod tree;
 mod wire;
 
 pub use action::{ActionLimits, EnvironmentVariable, LoadedAction, PlatformProperty};
-pub use action_cache::{ActionCache, ActionCacheOptions, ActionResults};
+pub use action_cache::{
+    ActionCache, ActionCacheOptions, ActionResults, ResultsBehindOptions, ResultsBehindStatistics, UpstreamBlobs,
+};
 pub use assets::{AssetIndex, AssetNameLimits, AssetOptions};
 pub use canonical::encode_directory;
 pub use closure::ClosureLimits;

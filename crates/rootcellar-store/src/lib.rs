@@ -112,6 +112,7 @@ pub use fsck::{FsckOptions, FsckProgress, FsckReport, fsck};
 pub use inventory::Inventory;
 pub use local::{Lease, LeaseGroups, LeaseHolder, Leased, LocalStore, Location, SeeLocation, Shortage};
 pub use memory::{MemoryRecords, MemoryStore};
+pub use pending::Pending;
 pub use pooled_buffer::PooledBuffer;
 pub use records::{Record, RecordKind, Records};
 pub use spool::{HashedFile, Ingest, Spool};

@@ -1,4 +1,4 @@
-//! A list, on disk, of blobs with which something is still to be done: to be copied to another store, above all.
+//! A list, on disk, of digests with which something is still to be done: blobs to be copied to another store, above all.
 //!
 //! ```text
 //!   0   magic "RCPENDNG"     8 bytes
@@ -42,8 +42,8 @@ const COMPACT_ENTRIES_MIN: u64 = 4096;
 /// For whom something is to be done, by a number that means something to the owner of the list.
 pub(crate) type Target = u64;
 
-/// The list. All calls but [`len`](Self::len) may block.
-pub(crate) struct Pending {
+/// A list of digests, each with the number of whom or what something is to be done for. Calls may block.
+pub struct Pending {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     /// Whether an addition is durable when it returns.
@@ -80,8 +80,11 @@ enum Failed {
 }
 
 impl Pending {
-    /// Reads the list at `path`, or begins one there.
-    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, is_synced: bool) -> Result<Self> {
+    /// Reads the list at `path`, or begins one there. With `is_synced` an addition survives a power cut once it has returned.
+    ///
+    /// # Errors
+    /// I/O errors; a file that is no such list.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, is_synced: bool) -> Result<Self> {
         let to_do = read(&*disk, path).map_err(|error| io_error("reading", path, error))?;
         let anew = write_anew(&*disk, path, &to_do);
         let Anew { file, seed, written } = anew.map_err(|failed| io_error("writing", path, failed.into_error()))?;
@@ -106,7 +109,7 @@ impl Pending {
     }
 
     /// What is to be done, in no order.
-    pub(crate) fn all(&self) -> Vec<(Target, Digest)> {
+    pub fn all(&self) -> Vec<(Target, Digest)> {
         self.list().to_do.iter().copied().collect()
     }
 
@@ -115,7 +118,10 @@ impl Pending {
     }
 
     /// Adds to the list what is not in it.
-    pub(crate) fn add(&self, what: &[(Target, Digest)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// I/O errors: then it may be in the list or not.
+    pub fn add(&self, what: &[(Target, Digest)]) -> Result<()> {
         let mut list = self.list();
         if let Some(error) = &list.broken {
             return Err(error.again());
@@ -134,7 +140,10 @@ impl Pending {
     }
 
     /// Takes from the list what is done. After a crash some of it may be in it again.
-    pub(crate) fn done(&self, what: &[(Target, Digest)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// I/O errors: then it is in the list still.
+    pub fn done(&self, what: &[(Target, Digest)]) -> Result<()> {
         let mut list = self.list();
         let known: Vec<_> = what.iter().copied().filter(|what| list.to_do.contains(what)).collect();
         self.note(&mut list, DONE, &known)?;

@@ -7,6 +7,7 @@
 //!
 //! The key is the action's digest with its function. Instances share one cache, as they share one store.
 
+mod behind;
 mod entry;
 mod kept;
 #[cfg(test)]
@@ -24,14 +25,16 @@ use rootcellar_proto::reapi;
 use rootcellar_store::{BlobStore, Clock, RecordKind, Records};
 use tokio::task::JoinSet;
 
+use self::behind::ResultsBehind;
+pub use self::behind::{ResultsBehindOptions, ResultsBehindStatistics, UpstreamBlobs};
 use self::entry::Entry;
 use self::kept::{KeptResults, Known};
 pub use self::upstream::ActionResults;
-use self::upstream::Upstream;
+use self::upstream::{Answer, Upstream};
 use crate::action::{ActionLimits, LoadedAction, read_action};
 use crate::closure::{self, ClosureLimits};
 use crate::spilled_records::SpilledRecords;
-use crate::{Error, Result, digest_list, inlined, result};
+use crate::{Error, ErrorKind, Result, digest_list, inlined, result};
 
 /// The records of this cache.
 const KIND: RecordKind = RecordKind("action-result");
@@ -109,9 +112,47 @@ impl ActionCache {
     #[must_use]
     pub fn with_upstream(self, upstream: Arc<dyn ActionResults>) -> Self {
         Self {
-            upstream: Some(Arc::new(Upstream::new(upstream))),
+            upstream: Some(Arc::new(Upstream::new(upstream, None))),
             ..self
         }
+    }
+
+    /// Keeps the results in `upstream`, and acknowledges a put when the result is kept here: it is written there once `blobs`, the stores
+    /// between here and there with the nearest one first, have written out what it needs. What still waits is served from here, after a
+    /// restart too, so the records and the list have to be the same then. While nobody answers there, what is kept here is served. Runs on
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// If the list cannot be read or written.
+    pub async fn with_upstream_behind(
+        self,
+        upstream: Arc<dyn ActionResults>,
+        blobs: Vec<Arc<dyn UpstreamBlobs>>,
+        options: &ResultsBehindOptions,
+    ) -> Result<Self> {
+        let behind = ResultsBehind::start(self.entries.clone(), upstream.clone(), blobs, options).await?;
+        Ok(Self {
+            upstream: Some(Arc::new(Upstream::new(upstream, Some(behind)))),
+            ..self
+        })
+    }
+
+    /// Ends what goes on in the background. Results that wait to be written stay on their list.
+    pub async fn close(&self) {
+        let mut renewals = std::mem::take(&mut *self.renewals.lock().unwrap_or_else(PoisonError::into_inner));
+        renewals.shutdown().await;
+        if let Some(behind) = self.behind() {
+            behind.close().await;
+        }
+    }
+
+    /// What waits to be written to the upstream cache; `None` if nothing is written behind.
+    pub fn behind_statistics(&self) -> Option<ResultsBehindStatistics> {
+        self.behind().map(ResultsBehind::statistics)
+    }
+
+    fn behind(&self) -> Option<&ResultsBehind> {
+        self.upstream.as_ref()?.behind.as_ref()
     }
 
     /// Looks a result up for a client that asks for it (REAPI, `GetActionResult`): `None` if there is none, if a blob of its
@@ -127,8 +168,10 @@ impl ActionCache {
     }
 
     async fn get_upstream(&self, upstream: &Upstream, action: Digest) -> Result<Option<reapi::ActionResult>> {
-        let Some(result) = upstream.results.get(action).await? else {
-            return Ok(None);
+        let result = match upstream.get(action).await? {
+            Answer::Result(result) => *result,
+            Answer::Nothing => return Ok(None),
+            Answer::AsKeptHere => return self.get_own(action).await,
         };
         if upstream.is_noted(&action, &result)
             && let Some(checked) = self.get_own(action).await?
@@ -145,7 +188,7 @@ impl ActionCache {
                 tracing::debug!(%action, %error, "a result of the upstream cache is incomplete and is not served");
                 return Ok(None);
             }
-            Err(error) => return Err(error.about(&upstream.results)),
+            Err(error) => return Err(error.about(upstream)),
         }
         self.get_own(action).await
     }
@@ -269,10 +312,17 @@ impl ActionCache {
         result: reapi::ActionResult,
         action_seen: bool,
     ) -> Result<reapi::ActionResult> {
+        let Some(upstream) = &self.upstream else {
+            return self.keep_own(action, result, action_seen).await;
+        };
+        let Some(behind) = &upstream.behind else {
+            let kept = self.keep_own(action, result, action_seen).await?;
+            upstream.put(action, kept.clone()).await?;
+            return Ok(kept);
+        };
+        let room = behind.room().await?;
         let kept = self.keep_own(action, result, action_seen).await?;
-        if let Some(upstream) = &self.upstream {
-            upstream.results.put(action, kept.clone()).await?;
-        }
+        behind.put(action, room).await?;
         Ok(kept)
     }
 
@@ -333,10 +383,14 @@ impl ActionCache {
         )))
     }
 
-    /// Whether the action does not allow caching; `None` if it is not in the store.
+    /// Whether the action does not allow caching; `None` if it is not in the store, or if it may lie where nobody answers while results are
+    /// written behind: builds go on then, and the upstream cache will look itself.
     async fn forbids_caching(&self, action: Digest) -> Result<Option<bool>> {
-        let action = read_action(&*self.store, action, &self.options.action).await?;
-        Ok(action.map(|action| action.do_not_cache))
+        match read_action(&*self.store, action, &self.options.action).await {
+            Ok(action) => Ok(action.map(|action| action.do_not_cache)),
+            Err(error) if self.behind().is_some() && error.kind() == ErrorKind::Unavailable => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -354,7 +408,7 @@ fn name_a_worker(result: &mut reapi::ActionResult) {
 impl fmt::Display for ActionCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.upstream {
-            Some(upstream) => write!(f, "action cache({}, {})", upstream.results, self.store),
+            Some(upstream) => write!(f, "action cache({upstream}, {})", self.store),
             None => write!(f, "action cache({}, {})", self.entries.records, self.store),
         }
     }

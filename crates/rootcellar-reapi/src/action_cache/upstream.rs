@@ -3,6 +3,9 @@
 //! What this cache keeps itself is then a note on what it got from there: the closure, so that it need not be gathered again as long as
 //! the other one has the same result. The other one is asked each time; that all blobs are there is made sure here, in the store of
 //! this cache, whatever the other one promises.
+//!
+//! Where results are written behind (`behind/`), what waits is newer than what the other one says, and while that does not answer what is
+//! kept here is all there is.
 
 use std::fmt;
 use std::num::NonZero;
@@ -14,7 +17,8 @@ use prost::Message as _;
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi;
 
-use crate::Result;
+use super::behind::ResultsBehind;
+use crate::{ErrorKind, Result};
 
 /// Keeps results of actions, and need not look whether their blobs are there.
 #[async_trait]
@@ -32,17 +36,52 @@ const NOTES_MAX: NonZero<usize> = NonZero::new(64 * 1024).expect("not zero");
 /// Another cache, and which of its results were noted here.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) results: Arc<dyn ActionResults>,
+    results: Arc<dyn ActionResults>,
+    /// `None` if a put waits for the other cache.
+    pub(super) behind: Option<ResultsBehind>,
     /// Guards the notes: of an action, the digest of the result as it came.
     notes: Mutex<LruCache<Digest, Digest>>,
 }
 
+/// What another cache says of an action.
+pub(super) enum Answer {
+    Nothing,
+    Result(Box<reapi::ActionResult>),
+    /// What is kept here is newer, or nobody answers there.
+    AsKeptHere,
+}
+
 impl Upstream {
-    pub(super) fn new(results: Arc<dyn ActionResults>) -> Self {
+    pub(super) fn new(results: Arc<dyn ActionResults>, behind: Option<ResultsBehind>) -> Self {
         Self {
             results,
+            behind,
             notes: Mutex::new(LruCache::new(NOTES_MAX)),
         }
+    }
+
+    pub(super) async fn get(&self, action: Digest) -> Result<Answer> {
+        let behind = self.behind.as_ref();
+        if behind.is_some_and(|behind| behind.holds(&action) || behind.is_down()) {
+            return Ok(Answer::AsKeptHere);
+        }
+        let outcome = self.results.get(action).await;
+        if let Some(behind) = behind {
+            behind.note(&outcome);
+        }
+        match outcome {
+            Ok(Some(result)) => Ok(Answer::Result(Box::new(result))),
+            Ok(None) => Ok(Answer::Nothing),
+            Err(error) if behind.is_some() && error.kind() == ErrorKind::Unavailable => {
+                tracing::debug!(%action, %error, "the upstream cache does not answer: what is kept here is served");
+                Ok(Answer::AsKeptHere)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn put(&self, action: Digest, result: reapi::ActionResult) -> Result<()> {
+        self.results.put(action, result).await
     }
 
     fn notes(&self) -> MutexGuard<'_, LruCache<Digest, Digest>> {
@@ -62,4 +101,11 @@ impl Upstream {
 
 fn name(result: &reapi::ActionResult) -> Digest {
     Digest::of(DigestFunction::Blake3, &result.encode_to_vec())
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.behind.is_some() { "write-behind " } else { "" };
+        write!(f, "{how}{}", self.results)
+    }
 }

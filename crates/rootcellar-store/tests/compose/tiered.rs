@@ -356,6 +356,27 @@ async fn a_blob_that_the_fast_store_lost_is_given_up_aloud() {
     assert_eq!((depth(&tiered).blobs, depth(&tiered).lost), (0, 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_written_out_is_waited_for_and_brought_again_if_the_slow_store_lost_it() {
+    let behind = Behind::new();
+    behind.slow.set_down(true);
+    let (fast, tiered) = behind.open(BehindOptions::default()).await;
+    let (waits, was_lost) = (blob(800, 1000), blob(801, 1_000_000));
+    tiered.put(waits.clone()).await.unwrap();
+    // Here only: the slow store had it, and evicted it.
+    fast.put(was_lost.clone()).await.unwrap();
+    let digests = [waits.digest(), was_lost.digest()];
+    let early = tokio::time::timeout(Duration::from_millis(100), tiered.write_out(&digests)).await;
+    assert!(early.is_err(), "{early:?}");
+    behind.slow.set_down(false);
+    tiered.write_out(&digests).await.unwrap();
+    assert!(behind.slow.find_missing(&digests).await.unwrap().is_empty());
+    assert_eq!(depth(&tiered).blobs, 0);
+    let nowhere = Digest::of(FUNCTION, b"nobody has it");
+    let error = tiered.write_out(&[nowhere]).await.unwrap_err();
+    assert_eq!((error.kind(), error.digest()), (ErrorKind::NotFound, Some(nowhere)));
+}
+
 /// Lets go of both, without writing anything.
 async fn end(tiered: Tiered, fast: Arc<DiskStore>) {
     tiered.close().await;

@@ -62,12 +62,6 @@ impl Check<'_> {
             let Some(fast) = &fast else {
                 bail!("{path}.write: \"behind\" needs fast.disk, where what waits to be written survives");
             };
-            if is_remote(&tiered.slow) {
-                bail!(
-                    "{path}.write: \"behind\" does not go with slow.remote: a server takes no action result before it has what the result \
-                     needs, and here that would come later"
-                );
-            }
             let bytes_max = fast.max_size.0 / 2;
             if tiered.behind_max_size.is_some_and(|size| size.0 > bytes_max) {
                 bail!("{path}.behind_max_size: at most half of the fast store, which keeps it until it is written");
@@ -122,16 +116,6 @@ impl Check<'_> {
 }
 
 /// Whether action results are those of another server.
-fn is_remote(storage: &Storage) -> bool {
-    match storage {
-        Storage::Remote(_) => true,
-        Storage::Tiered(tiered) => is_remote(&tiered.slow),
-        Storage::ExistenceCached(cached) => is_remote(&cached.store),
-        Storage::Limited(limited) => is_remote(&limited.store),
-        Storage::Disk(_) | Storage::Memory(_) | Storage::Bucket(_) | Storage::Sharded(_) => false,
-    }
-}
-
 fn check_bucket(bucket: &Bucket) -> anyhow::Result<()> {
     const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
     let scheme = bucket.url.split_once("://").map(|(scheme, _)| scheme);

@@ -56,6 +56,15 @@ fast.disk = { max_size = \"50GiB\" }
 slow.remote.url = \"http://cache.example:8980\"
 ```
 
+The same for a slow or doubtful link: clients do not wait for it, and builds go on while the other server is away:
+
+```toml
+[storage.tiered]
+fast.disk = { max_size = \"50GiB\" }
+slow.remote.url = \"http://cache.example:8980\"
+write = \"behind\"
+```
+
 ";
 
 /// The whole page, as Markdown.

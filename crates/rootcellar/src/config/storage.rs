@@ -121,7 +121,8 @@ pub(crate) struct Remote {
     pub(crate) attempts_max: Option<u32>,
 }
 
-/// A fast store in front of a slow one. Action results and assets are those of the slow one.
+/// A fast store in front of a slow one. Action results and assets are those of the slow one. Results that still wait to be written behind
+/// are served all the same, and where that is to another server, so is what is known of its results while it does not answer.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tiered {
@@ -129,13 +130,14 @@ pub(crate) struct Tiered {
     pub(crate) fast: Storage,
     /// The slow store.
     pub(crate) slow: Storage,
-    /// When a put is acknowledged [default: "through"].
+    /// When a put is acknowledged: when the slow store has it, or, `"behind"`, when the fast one has it and it is noted on disk that the slow
+    /// one is to get it; an action result gets to another server after all that it needs [default: "through"].
     pub(crate) write: Option<Write>,
     /// Write-behind: how much may wait [default: 4GiB, or a quarter of the fast store].
     pub(crate) behind_max_size: Option<Size>,
     /// Write-behind: how many blobs may wait [default: 200000].
     pub(crate) behind_max_blobs: Option<usize>,
-    /// Write-behind: how long a put waits for room before it is refused [default: 30].
+    /// Write-behind: how long a put waits for room before it is refused [default: 30]. Of action results 100000 may wait.
     pub(crate) behind_patience_seconds: Option<u64>,
     /// How many blobs are brought from the slow store at a time [default: 32].
     pub(crate) fills_max: Option<usize>,

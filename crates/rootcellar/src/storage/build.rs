@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use rootcellar_grpc::client::{ActionCache as RemoteActionCache, Endpoint, Remote, RemoteRecords, Retry};
-use rootcellar_reapi::ActionResults;
+use rootcellar_reapi::{ActionResults, ResultsBehindOptions, UpstreamBlobs};
 use rootcellar_store::layout::kind_named;
 use rootcellar_store::{
     BehindOptions, BlobStore, ByteCounter, Clock, DiskOptions, DiskRecords, DiskStore, Durability, ExistenceCached,
@@ -39,7 +39,16 @@ pub(crate) struct Node {
     /// Records that are this process's own.
     pub(crate) notes: Option<Arc<dyn Records>>,
     /// The action results of another server.
-    pub(crate) upstream: Option<Arc<dyn ActionResults>>,
+    pub(crate) upstream: Option<UpstreamResults>,
+}
+
+/// The action results of another server, and what lies between.
+pub(crate) struct UpstreamResults {
+    pub(crate) results: Arc<dyn ActionResults>,
+    /// The tiers on the way that write behind, the nearest one first.
+    pub(crate) behind: Vec<Arc<dyn UpstreamBlobs>>,
+    /// How results are written behind, if there is such a tier.
+    pub(crate) options: Option<ResultsBehindOptions>,
 }
 
 /// A storage that was made.
@@ -258,7 +267,11 @@ impl<'a> Builder<'a> {
         let store = Remote::new(connection.clone());
         Ok(Node {
             records: Arc::new(RemoteRecords::new(connection.clone(), self.clock.clone())),
-            upstream: Some(Arc::new(RemoteActionCache::new(connection))),
+            upstream: Some(UpstreamResults {
+                results: Arc::new(RemoteActionCache::new(connection)),
+                behind: Vec::new(),
+                options: None,
+            }),
             inventory: Some(Arc::new(store.clone())),
             store: self.observe(path, Arc::new(store)),
             local: None,
@@ -268,7 +281,7 @@ impl<'a> Builder<'a> {
 
     async fn tiered(&mut self, settings: &storage::Tiered, path: String) -> anyhow::Result<Node> {
         let fast = self.node(&settings.fast, path.clone() + ".fast", false).await?;
-        let slow = self.node(&settings.slow, path.clone() + ".slow", false).await?;
+        let mut slow = self.node(&settings.slow, path.clone() + ".slow", false).await?;
         let mut options = TieredOptions::default();
         options.fills_max = settings.fills_max.unwrap_or(options.fills_max);
         if let Some(seconds) = settings.tell_uses_after_seconds {
@@ -278,14 +291,22 @@ impl<'a> Builder<'a> {
             Some(local) => {
                 let spool = local.spool().clone();
                 let mut tiered = Tiered::new(local, slow.store, spool, &options, self.clock.clone());
-                if settings.write == Some(Write::Behind) {
+                let is_behind = settings.write == Some(Write::Behind);
+                let behind = self.behind_options(settings)?;
+                if is_behind {
                     let list = self.front_dir()?.list(&path);
-                    tiered = tiered
-                        .write_behind(&list, self.behind_options(settings)?)
-                        .await
-                        .context(path.clone())?;
+                    let written_behind = tiered.write_behind(&list, behind.clone()).await;
+                    tiered = written_behind.context(path.clone())?;
                 }
                 let tiered = Arc::new(tiered);
+                if is_behind && let Some(upstream) = &mut slow.upstream {
+                    upstream.behind.insert(0, tiered.clone());
+                    let list = self.front_dir()?.list(&format!("{path}.results"));
+                    let results = ResultsBehindOptions::new(list)
+                        .with_patience(behind.patience)
+                        .synced(behind.is_synced);
+                    upstream.options = Some(results);
+                }
                 self.closers.push(Closer::Tiered(tiered.clone()));
                 self.observed.push((path.clone(), Seen::Tiered(tiered.clone())));
                 (tiered.clone(), Some(tiered as Arc<dyn LocalStore>))

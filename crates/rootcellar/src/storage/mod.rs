@@ -53,7 +53,7 @@ impl Storage {
             node,
             spool,
             mut closers,
-            observed,
+            mut observed,
             front_dir,
         } = build::build(config, &config.storage, clock.clone()).await?;
         let Node {
@@ -69,9 +69,21 @@ impl Storage {
             Some(upstream) => {
                 let in_memory = || Arc::new(MemoryRecords::new(NOTES_BYTES_MAX, clock.clone())) as _;
                 let notes = notes.unwrap_or_else(in_memory);
-                ActionCache::new(notes, store.clone(), cache_options).with_upstream(upstream)
+                let cache = ActionCache::new(notes, store.clone(), cache_options);
+                match &upstream.options {
+                    None => cache.with_upstream(upstream.results),
+                    Some(options) => {
+                        let list = options.list.display().to_string();
+                        let cache = cache
+                            .with_upstream_behind(upstream.results, upstream.behind, options)
+                            .await;
+                        cache.context(list)?
+                    }
+                }
             }
         };
+        let cache = Arc::new(cache.with_clock(clock.clone()));
+        observed.push(("action cache".to_owned(), Seen::Results(cache.clone())));
         // What was opened last is closed first: it stands on the others.
         closers.reverse();
         Ok(Self {
@@ -83,7 +95,7 @@ impl Storage {
             local,
             inventory,
             records,
-            cache: Arc::new(cache.with_clock(clock.clone())),
+            cache,
             spool,
             closers,
             _front_dir: front_dir,
@@ -95,6 +107,13 @@ impl Storage {
         if let Some(reporter) = &self.reporter {
             reporter.abort();
         }
+        if let Some(behind) = self.cache.behind_statistics().filter(|behind| behind.results > 0) {
+            tracing::info!(
+                "{} action results are still to be written to the upstream cache, after the next start",
+                behind.results
+            );
+        }
+        self.cache.close().await;
         for closer in &self.closers {
             closer.close().await?;
         }
@@ -153,6 +172,7 @@ pub(crate) enum Seen {
     Bucket(rootcellar_store::bucket::Bucket),
     Tiered(Arc<Tiered>),
     Sharded(Arc<Sharded>),
+    Results(Arc<ActionCache>),
 }
 
 /// Writes into the log what was asked of each store, again and again.
@@ -170,6 +190,11 @@ async fn report(observed: Vec<(String, Seen)>, interval: Duration) {
                     }
                 }
                 Seen::Sharded(sharded) => tracing::info!("{path}: {:?}", sharded.statistics()),
+                Seen::Results(cache) => {
+                    if let Some(behind) = cache.behind_statistics() {
+                        tracing::info!("{path}: written behind: {behind:?}");
+                    }
+                }
             }
         }
     }

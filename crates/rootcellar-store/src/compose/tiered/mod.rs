@@ -30,7 +30,7 @@ use rootcellar_digest::Digest;
 use self::behind::Behind;
 pub use self::behind::{BehindOptions, BehindStatistics};
 use self::fill::Fills;
-use self::uses::Uses;
+use self::uses::{IfEvicted, Uses};
 use super::tasks::Tasks;
 use super::transfer::verify;
 use crate::{Blob, BlobStore, ByteRange, Clock, Content, Error, ErrorKind, LocalStore, Mark, Result, Spool, Verified};
@@ -120,6 +120,32 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
     /// What waits to be written to the slow store; `None` if puts are written through.
     pub fn behind(&self) -> Option<BehindStatistics> {
         self.behind.as_deref().map(Behind::statistics)
+    }
+
+    /// Sees to it that the slow store has these blobs, whatever lies in the fast one only: what waits to be written there is waited for,
+    /// however long that takes, and what it has lost is brought again. Counts as a use of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if neither store has one of them; what the stores say.
+    pub async fn write_out(&self, digests: &[Digest]) -> Result<()> {
+        if let Some(behind) = &self.behind {
+            behind.wait_for(digests).await;
+        }
+        uses::bring(digests, &*self.fast, &*self.slow, &self.spool, IfEvicted::Fail).await?;
+        self.uses.note(digests.iter().copied());
+        Ok(())
+    }
+
+    /// Whether the slow store did not answer a moment ago, and is left alone for a while. Known only where puts are written behind.
+    pub fn slow_is_down(&self) -> bool {
+        self.behind.as_ref().is_some_and(|behind| behind.slow_is_down())
+    }
+
+    /// Notes whether the slow store answered somebody who asked it otherwise: a server that is asked for action results, too, say.
+    pub fn note_slow(&self, has_answered: bool) {
+        if let Some(behind) = &self.behind {
+            behind.note_slow_answered(has_answered);
+        }
     }
 
     fn pass_uses_on(&self, found_in_fast: Vec<Digest>) {

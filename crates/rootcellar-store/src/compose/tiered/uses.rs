@@ -67,7 +67,7 @@ impl Uses {
         self.note(digests.iter().copied());
         let (told, fast, slow, spool) = (self.told.clone(), fast.clone(), slow.clone(), spool.clone());
         self.telling.spawn(async move {
-            if let Err(error) = pass_on(&digests, &*fast, &*slow, &spool).await {
+            if let Err(error) = bring(&digests, &*fast, &*slow, &spool, IfEvicted::Skip).await {
                 tracing::debug!(%error, store = %slow, "uses could not be told, and are told with the next one");
                 digests.iter().for_each(|digest| told.forget(digest));
             }
@@ -75,12 +75,21 @@ impl Uses {
     }
 }
 
-/// Asking is using. What is missing is brought.
-async fn pass_on<F: BlobStore + ?Sized>(
+/// What a blob is that neither store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfEvicted {
+    /// Not in use any more.
+    Skip,
+    Fail,
+}
+
+/// Has `slow` note a use of blobs, which asking is, and brings it those that it does not have.
+pub(super) async fn bring<F: BlobStore + ?Sized>(
     digests: &[Digest],
     fast: &F,
     slow: &dyn BlobStore,
     spool: &Spool,
+    if_evicted: IfEvicted,
 ) -> Result<()> {
     let missing = slow.find_missing(digests).await?;
     if missing.is_empty() {
@@ -90,8 +99,7 @@ async fn pass_on<F: BlobStore + ?Sized>(
     for batch in batches(&missing) {
         for outcome in copy(fast, slow, &batch, spool).await {
             match outcome {
-                // Evicted meanwhile: then it is not in use.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && if_evicted == IfEvicted::Skip => {}
                 other => other?,
             }
         }

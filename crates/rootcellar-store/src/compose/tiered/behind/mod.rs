@@ -48,8 +48,8 @@ pub(super) struct Behind {
     queue: Mutex<Queue>,
     /// Rung when something waits for a writer.
     work: Notify,
-    /// Rung when nothing waits any more.
-    idle: Notify,
+    /// Rung when something has been waited for, and need not any more.
+    fewer: Notify,
     room_blobs: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     counters: Counters,
@@ -104,7 +104,7 @@ impl Behind {
             options,
             queue: Mutex::default(),
             work: Notify::new(),
-            idle: Notify::new(),
+            fewer: Notify::new(),
             counters: Counters::default(),
             health: Health::default(),
         });
@@ -174,18 +174,32 @@ impl Behind {
 
     /// Notes whether the slow store answered.
     pub(super) fn note_slow<T>(&self, outcome: &Result<T>) {
-        self.health.note(&self.slow, has_answered(outcome));
+        self.note_slow_answered(has_answered(outcome));
+    }
+
+    pub(super) fn note_slow_answered(&self, has_answered: bool) {
+        self.health.note(&self.slow, has_answered);
     }
 
     /// Waits until nothing waits.
     pub(super) async fn flush(&self) {
+        self.wait_while(|queue| !queue.entries.is_empty()).await;
+    }
+
+    /// Waits until none of these blobs waits.
+    pub(super) async fn wait_for(&self, digests: &[Digest]) {
+        let any_waits = |queue: &Queue| digests.iter().any(|digest| queue.entries.contains_key(digest));
+        self.wait_while(any_waits).await;
+    }
+
+    async fn wait_while(&self, is_so: impl Fn(&Queue) -> bool) {
         loop {
-            let mut idle = pin!(self.idle.notified());
-            idle.as_mut().enable();
-            if self.queue().entries.is_empty() {
+            let mut fewer = pin!(self.fewer.notified());
+            fewer.as_mut().enable();
+            if !is_so(&self.queue()) {
                 return;
             }
-            idle.await;
+            fewer.await;
         }
     }
 

@@ -151,9 +151,8 @@ impl Behind {
         blocking(move || list.done(&done)).await?;
         let mut queue = self.queue();
         digests.iter().for_each(|digest| queue.remove(digest));
-        if queue.entries.is_empty() {
-            self.idle.notify_waiters();
-        }
+        drop(queue);
+        self.fewer.notify_waiters();
         Ok(())
     }
 }
