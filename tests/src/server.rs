@@ -129,6 +129,17 @@ impl Server {
         self.start_again();
     }
 
+    /// Stops the server with SIGTERM and starts it again with another configuration file.
+    ///
+    /// # Panics
+    ///
+    /// With its log, when it does not come up.
+    pub fn reconfigure(&mut self, config: &str) {
+        self.stop();
+        self.options.config = Some(config.to_owned());
+        self.start_again();
+    }
+
     /// Starts a server that was stopped again, on the same directory and address.
     ///
     /// # Panics

@@ -44,30 +44,27 @@ async fn have_results(server: &Server, actions: &[Digest]) -> usize {
     count
 }
 
-#[test]
-fn what_is_written_behind_another_server_survives_this_one_and_an_outage_of_that() {
-    let Some(program) = need(ServerProgram::find()) else {
-        return;
+/// A server that others stand in front of.
+fn upstream(program: &ServerProgram) -> Server {
+    let options = ServerOptions {
+        arguments: vec!["--no-execution".to_owned()],
+        ..ServerOptions::default()
     };
+    Server::start_with(program, &options)
+}
+
+fn with_config(program: &ServerProgram, config: String) -> Server {
+    let options = ServerOptions {
+        config: Some(config),
+        ..ServerOptions::default()
+    };
+    Server::start_with(program, &options)
+}
+
+fn outage_and_crashes(program: &ServerProgram, config: impl FnOnce(&str) -> String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut there = Server::start_with(
-        &program,
-        &ServerOptions {
-            arguments: vec!["--no-execution".to_owned()],
-            ..ServerOptions::default()
-        },
-    );
-    let config = format!(
-        "[storage.tiered]\nwrite = \"behind\"\nfast.disk = {{}}\nslow.remote.url = {:?}\nslow.remote.attempts_max = 1\n",
-        there.url()
-    );
-    let mut here = Server::start_with(
-        &program,
-        &ServerOptions {
-            config: Some(config),
-            ..ServerOptions::default()
-        },
-    );
+    let mut there = upstream(program);
+    let mut here = with_config(program, config(&there.url()));
     let arrive = |here: &Server, there: &Server, actions: &[Digest]| {
         let have_arrived = || runtime.block_on(have_results(there, actions)) == actions.len();
         assert!(wait_until(Duration::from_secs(60), have_arrived), "{}", here.log());
@@ -85,4 +82,52 @@ fn what_is_written_behind_another_server_survives_this_one_and_an_outage_of_that
     there.start_again();
     arrive(&here, &there, &actions);
     assert!(here.log().contains("write-behind"), "{}", here.log());
+}
+
+#[test]
+fn what_is_written_behind_another_server_survives_this_one_and_an_outage_of_that() {
+    let Some(program) = need(ServerProgram::find()) else {
+        return;
+    };
+    outage_and_crashes(&program, |url| {
+        format!("[storage.tiered]\nwrite = \"behind\"\nfast.disk = {{}}\nslow.remote.url = {url:?}\n")
+    });
+}
+
+#[test]
+fn what_is_written_behind_may_lie_behind_other_tiers() {
+    let Some(program) = need(ServerProgram::find()) else {
+        return;
+    };
+    let dirs = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| dirs.path().join(name));
+    outage_and_crashes(&program, |url| {
+        format!(
+            "[storage.tiered]\nfast.memory.max_size = \"16MiB\"\n\
+             [storage.tiered.slow.tiered]\nwrite = \"behind\"\nfast.disk.dir = {one:?}\n\
+             [storage.tiered.slow.tiered.slow.tiered]\nwrite = \"behind\"\nfast.disk.dir = {two:?}\nslow.remote.url = {url:?}\n"
+        )
+    });
+}
+
+#[test]
+fn what_nobody_writes_any_more_after_a_change_of_the_configuration_is_told() {
+    let Some(program) = need(ServerProgram::find()) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut there = upstream(&program);
+    let tiered = format!(
+        "[storage.tiered]\nfast.disk = {{}}\nslow.remote.url = {:?}\n",
+        there.url()
+    );
+    there.kill();
+    let mut here = with_config(&program, format!("{tiered}write = \"behind\"\n"));
+    runtime.block_on(put(&here, 1));
+    here.reconfigure(&tiered);
+    for list in ["storage.tiered.pending", "storage.tiered.results.pending"] {
+        assert!(here.log().contains(list), "{}", here.log());
+    }
+    here.reconfigure(&format!("{tiered}write = \"behind\"\n"));
+    assert!(!here.log().contains("nobody does it"), "{}", here.log());
 }

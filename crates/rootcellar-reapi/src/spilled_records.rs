@@ -20,6 +20,9 @@ use crate::{Error, Result, digest_list, message_blob};
 /// Values up to this length stay in their records.
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 
+/// The longest record: what is longer lies in the store.
+pub(crate) const RECORD_BYTES_MAX: usize = INLINE_BYTES_MAX + 1;
+
 /// The longest value: a million digests of the longest function and a result, with some room.
 const VALUE_BYTES_MAX: u64 = 96 << 20;
 
@@ -45,6 +48,13 @@ pub(crate) struct Found {
 /// A value that is ready to be written under any number of keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared(Bytes);
+
+impl Prepared {
+    /// Bytes of the record.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl SpilledRecords {
     /// Reads a value; `None` if there is none, or not any more.

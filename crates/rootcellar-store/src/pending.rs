@@ -22,6 +22,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rootcellar_digest::Digest;
 
@@ -38,6 +39,9 @@ const TO_DO: u8 = 1;
 const DONE: u8 = 2;
 /// A smaller file is not written anew.
 const COMPACT_ENTRIES_MIN: u64 = 4096;
+
+/// How old an addition may get that is not synced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For whom something is to be done, by a number that means something to the owner of the list.
 pub(crate) type Target = u64;
@@ -58,7 +62,7 @@ struct List {
     /// Entries in the file.
     written: u64,
     to_do: HashSet<(Target, Digest)>,
-    /// Whether there are additions that were to be synced and are not.
+    /// Whether there are additions that are not synced.
     is_unsynced: bool,
     /// Why nothing can be added any more: nobody knows which file has the name.
     broken: Option<Error>,
@@ -128,15 +132,33 @@ impl Pending {
         }
         let new: Vec<_> = what.iter().copied().filter(|what| !list.to_do.contains(what)).collect();
         self.note(&mut list, TO_DO, &new)?;
-        if self.is_synced && (list.is_unsynced || !new.is_empty()) {
-            // Until it has succeeded, whoever adds the same waits for it too.
-            list.is_unsynced = true;
-            list.file
-                .sync()
-                .map_err(|error| io_error("syncing", &self.path, error))?;
+        list.is_unsynced |= !new.is_empty();
+        // Until it has succeeded, whoever adds the same waits for it too.
+        match self.is_synced {
+            true => self.sync_list(&mut list),
+            false => Ok(()),
+        }
+    }
+
+    fn sync_list(&self, list: &mut List) -> Result<()> {
+        if list.is_unsynced {
+            let synced = list.file.sync();
+            synced.map_err(|error| io_error("syncing", &self.path, error))?;
             list.is_unsynced = false;
         }
         Ok(())
+    }
+
+    /// Syncs additions that were not synced when they were made, each second, for ever. Runs on a tokio runtime.
+    pub async fn keep_synced(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SYNC_INTERVAL).await;
+            let this = self.clone();
+            let synced = tokio::task::spawn_blocking(move || this.sync_list(&mut this.list()));
+            if let Ok(Err(error)) = synced.await {
+                tracing::warn!(path = %self.path.display(), %error, "a list of what is still to be done could not be synced");
+            }
+        }
     }
 
     /// Takes from the list what is done. After a crash some of it may be in it again.
@@ -162,10 +184,10 @@ impl Pending {
                 list.is_unsynced = false;
             }
             Err(Failed::Before(error)) => {
-                tracing::warn!(path = %self.path.display(), %error, "a list of pending blobs could not be made shorter");
+                tracing::warn!(path = %self.path.display(), %error, "a list of what is still to be done could not be made shorter");
             }
             Err(Failed::Halfway(error)) => {
-                tracing::error!(path = %self.path.display(), %error, "nothing can be added to a list of pending blobs until the next start");
+                tracing::error!(path = %self.path.display(), %error, "nothing can be added to a list of what is still to be done until the next start");
                 list.broken = Some(io_error("replacing", &self.path, error));
             }
         }
@@ -247,7 +269,7 @@ fn read(disk: &dyn Disk, path: &Path) -> io::Result<HashSet<(Target, Digest)>> {
     if header[..8] != MAGIC[..] {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it is not a list of pending blobs",
+            "it is not a list of what is still to be done",
         ));
     }
     let seed = u64::from_le_bytes(header[8..].try_into().expect("8 bytes"));

@@ -64,6 +64,13 @@ impl Default for ActionCacheOptions {
     }
 }
 
+/// A result that was kept just now.
+struct KeptHere {
+    /// As it is kept: contents that were inlined are in the store.
+    result: reapi::ActionResult,
+    record_bytes: usize,
+}
+
 /// Maps actions to results whose blobs are all in the store.
 #[derive(Debug, Clone)]
 pub struct ActionCache {
@@ -182,6 +189,12 @@ impl ActionCache {
         if forbidden == Some(true) {
             return Ok(None);
         }
+        let turn = upstream.turn(&action).await;
+        if upstream.behind.as_ref().is_some_and(|behind| behind.holds(&action)) {
+            // Put after the upstream cache was asked.
+            drop(turn);
+            return self.get_own(action).await;
+        }
         match self.keep_own(action, result.clone(), forbidden.is_some()).await {
             Ok(_) => upstream.note(action, &result),
             Err(error) if !error.missing().is_empty() => {
@@ -190,6 +203,7 @@ impl ActionCache {
             }
             Err(error) => return Err(error.about(upstream)),
         }
+        drop(turn);
         self.get_own(action).await
     }
 
@@ -313,25 +327,23 @@ impl ActionCache {
         action_seen: bool,
     ) -> Result<reapi::ActionResult> {
         let Some(upstream) = &self.upstream else {
-            return self.keep_own(action, result, action_seen).await;
+            return Ok(self.keep_own(action, result, action_seen).await?.result);
         };
         let Some(behind) = &upstream.behind else {
-            let kept = self.keep_own(action, result, action_seen).await?;
+            let kept = self.keep_own(action, result, action_seen).await?.result;
+            upstream.forget(&action);
             upstream.put(action, kept.clone()).await?;
             return Ok(kept);
         };
         let room = behind.room().await?;
+        let _turn = upstream.turn(&action).await;
+        upstream.forget(&action);
         let kept = self.keep_own(action, result, action_seen).await?;
-        behind.put(action, room).await?;
-        Ok(kept)
+        behind.put(action, room, kept.record_bytes).await?;
+        Ok(kept.result)
     }
 
-    async fn keep_own(
-        &self,
-        action: Digest,
-        mut result: reapi::ActionResult,
-        action_seen: bool,
-    ) -> Result<reapi::ActionResult> {
+    async fn keep_own(&self, action: Digest, mut result: reapi::ActionResult, action_seen: bool) -> Result<KeptHere> {
         let function = action.function();
         let complete_at = self.time_relied_on();
         inlined::move_to_store(&*self.store, function, &mut result).await?;
@@ -344,8 +356,10 @@ impl ActionCache {
             complete_at,
             closure,
         };
-        self.write(action, &entry).await?;
-        Ok(entry.result)
+        Ok(KeptHere {
+            record_bytes: self.write(action, &entry).await?,
+            result: entry.result,
+        })
     }
 
     /// Notes with a record when it was complete, if it is still the one that was read. That it cannot be noted is no harm.
@@ -361,10 +375,13 @@ impl ActionCache {
         }
     }
 
-    async fn write(&self, action: Digest, entry: &Entry) -> Result<()> {
+    /// Writes the record of an entry; says how long that is.
+    async fn write(&self, action: Digest, entry: &Entry) -> Result<usize> {
         let function = action.function();
         let value = self.entries.prepare(function, entry.encode(function)).await?;
-        self.entries.put(&digest_list::key(action), value, None).await
+        let record_bytes = value.len();
+        self.entries.put(&digest_list::key(action), value, None).await?;
+        Ok(record_bytes)
     }
 
     /// The time, if the store relies on what is complete from now on.
@@ -386,10 +403,23 @@ impl ActionCache {
     /// Whether the action does not allow caching; `None` if it is not in the store, or if it may lie where nobody answers while results are
     /// written behind: builds go on then, and the upstream cache will look itself.
     async fn forbids_caching(&self, action: Digest) -> Result<Option<bool>> {
-        match read_action(&*self.store, action, &self.options.action).await {
-            Ok(action) => Ok(action.map(|action| action.do_not_cache)),
-            Err(error) if self.behind().is_some() && error.kind() == ErrorKind::Unavailable => Ok(None),
-            Err(error) => Err(error),
+        let read = async {
+            let action = read_action(&*self.store, action, &self.options.action).await?;
+            Ok(action.map(|action| action.do_not_cache))
+        };
+        let Some(behind) = self.behind() else {
+            return read.await;
+        };
+        if !behind.can_be_read(action).await? {
+            return Ok(None);
+        }
+        let outcome = upstream::within_patience(read).await;
+        match &outcome {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                behind.note(&outcome);
+                Ok(None)
+            }
+            _ => outcome,
         }
     }
 }

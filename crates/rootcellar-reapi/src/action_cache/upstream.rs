@@ -10,6 +10,7 @@
 use std::fmt;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lru::LruCache;
@@ -18,7 +19,7 @@ use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi;
 
 use super::behind::ResultsBehind;
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Keeps results of actions, and need not look whether their blobs are there.
 #[async_trait]
@@ -33,6 +34,12 @@ pub trait ActionResults: fmt::Debug + fmt::Display + Send + Sync + 'static {
 /// Notes that are remembered. Without one a closure is gathered again.
 const NOTES_MAX: NonZero<usize> = NonZero::new(64 * 1024).expect("not zero");
 
+/// Actions of different hashes seldom wait for each other.
+const TURNS: usize = 64;
+
+/// How long the other cache may take to answer, where clients do not wait for it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Another cache, and which of its results were noted here.
 #[derive(Debug)]
 pub(super) struct Upstream {
@@ -41,6 +48,8 @@ pub(super) struct Upstream {
     pub(super) behind: Option<ResultsBehind>,
     /// Guards the notes: of an action, the digest of the result as it came.
     notes: Mutex<LruCache<Digest, Digest>>,
+    /// Guard what is kept here of an action, by its hash: one writes it at a time, knowing what waits.
+    turns: [tokio::sync::Mutex<()>; TURNS],
 }
 
 /// What another cache says of an action.
@@ -56,28 +65,35 @@ impl Upstream {
         Self {
             results,
             behind,
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             notes: Mutex::new(LruCache::new(NOTES_MAX)),
         }
     }
 
     pub(super) async fn get(&self, action: Digest) -> Result<Answer> {
-        let behind = self.behind.as_ref();
-        if behind.is_some_and(|behind| behind.holds(&action) || behind.is_down()) {
-            return Ok(Answer::AsKeptHere);
-        }
-        let outcome = self.results.get(action).await;
-        if let Some(behind) = behind {
-            behind.note(&outcome);
-        }
+        let outcome = match &self.behind {
+            None => self.results.get(action).await,
+            Some(behind) if behind.holds(&action) || behind.is_down() => return Ok(Answer::AsKeptHere),
+            Some(behind) => {
+                let outcome = within_patience(self.results.get(action)).await;
+                behind.note(&outcome);
+                outcome
+            }
+        };
         match outcome {
             Ok(Some(result)) => Ok(Answer::Result(Box::new(result))),
             Ok(None) => Ok(Answer::Nothing),
-            Err(error) if behind.is_some() && error.kind() == ErrorKind::Unavailable => {
+            Err(error) if self.behind.is_some() && error.kind() == ErrorKind::Unavailable => {
                 tracing::debug!(%action, %error, "the upstream cache does not answer: what is kept here is served");
                 Ok(Answer::AsKeptHere)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until nobody else writes what is kept here of an action.
+    pub(super) async fn turn(&self, action: &Digest) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turns[usize::from(action.hash()[0]) % TURNS].lock().await
     }
 
     pub(super) async fn put(&self, action: Digest, result: reapi::ActionResult) -> Result<()> {
@@ -93,9 +109,28 @@ impl Upstream {
         self.notes().get(action) == Some(&name(result))
     }
 
+    /// Forgets what was noted: what is kept here is another result.
+    pub(super) fn forget(&self, action: &Digest) {
+        self.notes().pop(action);
+    }
+
     /// Notes a result as it came.
     pub(super) fn note(&self, action: Digest, result: &reapi::ActionResult) {
         self.notes().put(action, name(result));
+    }
+}
+
+/// An answer that may not be waited for as long as it takes.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] if it took too long.
+pub(super) async fn within_patience<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let reason = format!("no answer came in {} s", ANSWER_PATIENCE.as_secs());
+            Err(Error::new(ErrorKind::Unavailable, reason))
+        }
     }
 }
 

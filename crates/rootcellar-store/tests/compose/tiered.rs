@@ -1,17 +1,20 @@
 //! What a fast store in front of a slow one promises beyond the contract.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_store::testing::{Faulty, ManualClock, Seeded};
 use rootcellar_store::{
-    BehindOptions, BehindStatistics, BlobStore, BlobStoreExt as _, ByteRange, DiskStore, ErrorKind, Leased,
-    LocalStore as _, MemoryStore, Observed, Operation, Tiered, TieredOptions, Verified,
+    BehindOptions, BehindStatistics, Blob, BlobStore, BlobStoreExt as _, ByteRange, DiskStore, Error, ErrorKind,
+    Leased, LocalStore as _, MemoryStore, Observed, Operation, Tiered, TieredOptions, Verified,
 };
 
 use crate::ground::{Ground, memory};
@@ -357,7 +360,7 @@ async fn a_blob_that_the_fast_store_lost_is_given_up_aloud() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_to_be_written_out_is_waited_for_and_brought_again_if_the_slow_store_lost_it() {
+async fn what_is_to_be_written_out_is_written_before_its_turn_and_brought_again_if_the_slow_store_lost_it() {
     let behind = Behind::new();
     behind.slow.set_down(true);
     let (fast, tiered) = behind.open(BehindOptions::default()).await;
@@ -366,15 +369,108 @@ async fn what_is_to_be_written_out_is_waited_for_and_brought_again_if_the_slow_s
     // Here only: the slow store had it, and evicted it.
     fast.put(was_lost.clone()).await.unwrap();
     let digests = [waits.digest(), was_lost.digest()];
-    let early = tokio::time::timeout(Duration::from_millis(100), tiered.write_out(&digests)).await;
-    assert!(early.is_err(), "{early:?}");
+    let error = tiered.write_out(&digests).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
     behind.slow.set_down(false);
-    tiered.write_out(&digests).await.unwrap();
+    assert_eq!(tiered.write_out(&digests).await.unwrap(), []);
     assert!(behind.slow.find_missing(&digests).await.unwrap().is_empty());
     assert_eq!(depth(&tiered).blobs, 0);
     let nowhere = Digest::of(FUNCTION, b"nobody has it");
-    let error = tiered.write_out(&[nowhere]).await.unwrap_err();
-    assert_eq!((error.kind(), error.digest()), (ErrorKind::NotFound, Some(nowhere)));
+    let asked = [digests[0], nowhere, digests[1]];
+    assert_eq!(tiered.write_out(&asked).await.unwrap(), [nowhere]);
+}
+
+/// Another server, say: it knows one digest function, and takes no blob above a size.
+#[derive(Debug)]
+struct Picky {
+    inner: Arc<MemoryStore>,
+    size_max: AtomicU64,
+}
+
+impl Picky {
+    fn takes(&self, digests: &[Digest]) -> Result<(), Error> {
+        match digests.iter().find(|digest| digest.function() != FUNCTION) {
+            Some(digest) => Err(Error::new(ErrorKind::InvalidArgument, "ask", "unknown function").on(*digest)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Picky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("picky")
+    }
+}
+
+#[async_trait]
+impl BlobStore for Picky {
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        self.takes(digests)?;
+        self.inner.find_missing(digests).await
+    }
+
+    async fn get(&self, digest: Digest, range: ByteRange) -> Result<Blob, Error> {
+        self.inner.get(digest, range).await
+    }
+
+    async fn put(&self, blob: Verified) -> Result<(), Error> {
+        self.takes(&[blob.digest()])?;
+        match blob.digest().size_bytes() > self.size_max.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Exhausted, "put", "it is too large").on(blob.digest())),
+            false => self.inner.put(blob).await,
+        }
+    }
+
+    async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
+        self.inner.get_many(digests).await
+    }
+
+    async fn put_many(&self, blobs: Vec<Verified>) -> Vec<Result<(), Error>> {
+        join_all(blobs.into_iter().map(|blob| self.put(blob))).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_the_slow_store_refuses_hold_up_no_others() {
+    let ground = Ground::new();
+    let slow = Arc::new(Picky {
+        inner: memory(1 << 30),
+        size_max: AtomicU64::new(100_000),
+    });
+    let tiered = ground.tiered(ground.disk(1 << 30).await, slow.clone());
+    let tiered = tiered
+        .write_behind(&ground.path(), BehindOptions::default())
+        .await
+        .unwrap();
+    let good: Vec<Verified> = (0..200).map(|n| blob(900 + n, 1000)).collect();
+    let of_another_function = |n| Seeded::new(n).blob(DigestFunction::Blake3, 1000);
+    let large = blob(899, 200_000);
+    let mut blobs = vec![large.clone()];
+    for (number, blob) in (0..).zip(&good) {
+        blobs.push(blob.clone());
+        blobs.extend((number % 4 == 0).then(|| of_another_function(number)));
+    }
+    let digests: Vec<Digest> = good.iter().map(Verified::digest).collect();
+    for outcome in tiered.put_many(blobs).await {
+        outcome.unwrap();
+    }
+    let arrive = async {
+        while depth(&tiered).blobs > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(60), arrive).await;
+    assert!(outcome.is_ok(), "{:?}", depth(&tiered));
+    assert!(slow.find_missing(&digests).await.unwrap().is_empty());
+    assert_eq!(
+        (depth(&tiered).written, depth(&tiered).lost),
+        (200, 50),
+        "given up aloud"
+    );
+    assert!(tiered.write_out(&[large.digest()]).await.is_err());
+    slow.size_max.store(u64::MAX, Ordering::Relaxed);
+    tiered.flush().await;
+    assert!(slow.find_missing(&[large.digest()]).await.unwrap().is_empty());
 }
 
 /// Lets go of both, without writing anything.

@@ -115,7 +115,6 @@ impl Check<'_> {
     }
 }
 
-/// Whether action results are those of another server.
 fn check_bucket(bucket: &Bucket) -> anyhow::Result<()> {
     const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
     let scheme = bucket.url.split_once("://").map(|(scheme, _)| scheme);

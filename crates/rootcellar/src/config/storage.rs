@@ -137,7 +137,8 @@ pub(crate) struct Tiered {
     pub(crate) behind_max_size: Option<Size>,
     /// Write-behind: how many blobs may wait [default: 200000].
     pub(crate) behind_max_blobs: Option<usize>,
-    /// Write-behind: how long a put waits for room before it is refused [default: 30]. Of action results 100000 may wait.
+    /// Write-behind: how long a put waits for room before it is refused [default: 30]. Of action
+    /// results 100000 may wait, or 256 MiB of records.
     pub(crate) behind_patience_seconds: Option<u64>,
     /// How many blobs are brought from the slow store at a time [default: 32].
     pub(crate) fills_max: Option<usize>,

@@ -45,10 +45,10 @@ pub(crate) struct Node {
 /// The action results of another server, and what lies between.
 pub(crate) struct UpstreamResults {
     pub(crate) results: Arc<dyn ActionResults>,
-    /// The tiers on the way that write behind, the nearest one first.
-    pub(crate) behind: Vec<Arc<dyn UpstreamBlobs>>,
-    /// How results are written behind, if there is such a tier.
-    pub(crate) options: Option<ResultsBehindOptions>,
+    /// The tiers on the way, the nearest one first.
+    pub(crate) tiers: Vec<Arc<dyn UpstreamBlobs>>,
+    /// How results are written behind, if one of the tiers writes blobs behind: as the nearest such one says.
+    pub(crate) behind: Option<ResultsBehindOptions>,
 }
 
 /// A storage that was made.
@@ -69,6 +69,9 @@ pub(crate) async fn build(config: &Config, storage: &Storage, clock: Arc<dyn Clo
         Some(local) => local.spool().clone(),
         None => builder.spool()?,
     };
+    if FrontDir::within(&config.dir).exists() {
+        builder.front_dir()?.tell_of_forgotten_lists()?;
+    }
     Ok(Built {
         node,
         spool,
@@ -146,11 +149,11 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn front_dir(&mut self) -> anyhow::Result<&FrontDir> {
+    fn front_dir(&mut self) -> anyhow::Result<&mut FrontDir> {
         if self.front_dir.is_none() {
             self.front_dir = Some(FrontDir::open(&self.config.dir)?);
         }
-        Ok(self.front_dir.as_ref().expect("it was opened just now if it was not"))
+        Ok(self.front_dir.as_mut().expect("it was opened just now if it was not"))
     }
 
     fn spool(&mut self) -> anyhow::Result<Spool> {
@@ -269,8 +272,8 @@ impl<'a> Builder<'a> {
             records: Arc::new(RemoteRecords::new(connection.clone(), self.clock.clone())),
             upstream: Some(UpstreamResults {
                 results: Arc::new(RemoteActionCache::new(connection)),
-                behind: Vec::new(),
-                options: None,
+                tiers: Vec::new(),
+                behind: None,
             }),
             inventory: Some(Arc::new(store.clone())),
             store: self.observe(path, Arc::new(store)),
@@ -299,13 +302,15 @@ impl<'a> Builder<'a> {
                     tiered = written_behind.context(path.clone())?;
                 }
                 let tiered = Arc::new(tiered);
-                if is_behind && let Some(upstream) = &mut slow.upstream {
-                    upstream.behind.insert(0, tiered.clone());
-                    let list = self.front_dir()?.list(&format!("{path}.results"));
-                    let results = ResultsBehindOptions::new(list)
-                        .with_patience(behind.patience)
-                        .synced(behind.is_synced);
-                    upstream.options = Some(results);
+                if let Some(upstream) = &mut slow.upstream {
+                    upstream.tiers.insert(0, tiered.clone());
+                    if is_behind {
+                        let list = self.front_dir()?.list(&format!("{path}.results"));
+                        let results = ResultsBehindOptions::new(list)
+                            .with_patience(behind.patience)
+                            .synced(behind.is_synced);
+                        upstream.behind = Some(results);
+                    }
                 }
                 self.closers.push(Closer::Tiered(tiered.clone()));
                 self.observed.push((path.clone(), Seen::Tiered(tiered.clone())));
@@ -314,6 +319,9 @@ impl<'a> Builder<'a> {
             None => {
                 let spool = self.spool()?;
                 let tiered = Arc::new(Tiered::new(fast.store, slow.store, spool, &options, self.clock.clone()));
+                if let Some(upstream) = &mut slow.upstream {
+                    upstream.tiers.insert(0, tiered.clone());
+                }
                 self.closers.push(Closer::Tiered(tiered.clone()));
                 (tiered, None)
             }

@@ -10,6 +10,8 @@
 mod bucket;
 mod build;
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +20,8 @@ use anyhow::Context as _;
 use rootcellar_reapi::{ActionCache, ActionCacheOptions};
 use rootcellar_store::io::{Disk as _, OsDisk};
 use rootcellar_store::{
-    BlobStore, Clock, DiskRecords, DiskStore, Inventory, LocalStore, MemoryRecords, Observed, Records, Sharded, Spool,
-    SystemClock, Tiered,
+    BlobStore, Clock, DiskRecords, DiskStore, Inventory, LocalStore, MemoryRecords, Observed, Pending, Records,
+    Sharded, Spool, SystemClock, Tiered,
 };
 use tokio::task::JoinHandle;
 
@@ -70,12 +72,12 @@ impl Storage {
                 let in_memory = || Arc::new(MemoryRecords::new(NOTES_BYTES_MAX, clock.clone())) as _;
                 let notes = notes.unwrap_or_else(in_memory);
                 let cache = ActionCache::new(notes, store.clone(), cache_options);
-                match &upstream.options {
+                match &upstream.behind {
                     None => cache.with_upstream(upstream.results),
                     Some(options) => {
                         let list = options.list.display().to_string();
                         let cache = cache
-                            .with_upstream_behind(upstream.results, upstream.behind, options)
+                            .with_upstream_behind(upstream.results, upstream.tiers, options)
                             .await;
                         cache.context(list)?
                     }
@@ -200,21 +202,34 @@ async fn report(observed: Vec<(String, Seen)>, interval: Duration) {
     }
 }
 
+/// Of the files that list what is still to be copied.
+const LIST_EXTENSION: &str = "pending";
+
 /// A directory of the server's own, beside what a disk in the same place has: uploads where there is no disk for them, and lists of what is
 /// still to be done. One process has it at a time.
 pub(crate) struct FrontDir {
     dir: PathBuf,
+    /// The lists that somebody works on.
+    lists: HashSet<PathBuf>,
     _lock: Box<dyn std::fmt::Debug + Send + Sync>,
 }
 
 impl FrontDir {
     /// Takes the directory, which is made if it is not there.
     fn open(server_dir: &Path) -> anyhow::Result<Self> {
-        let dir = server_dir.join("front");
+        let dir = Self::within(server_dir);
         OsDisk.make_dir(&dir).with_context(|| dir.display().to_string())?;
         let lock = OsDisk.lock(&dir.join("lock"));
         let _lock = lock.with_context(|| format!("{}: does another server use it?", dir.display()))?;
-        Ok(Self { dir, _lock })
+        Ok(Self {
+            dir,
+            lists: HashSet::new(),
+            _lock,
+        })
+    }
+
+    fn within(server_dir: &Path) -> PathBuf {
+        server_dir.join("front")
     }
 
     /// Where uploads go. What an earlier process left there goes.
@@ -231,7 +246,29 @@ impl FrontDir {
     }
 
     /// The file of a list, named for its place in the configuration.
-    fn list(&self, path: &str) -> PathBuf {
-        self.dir.join(format!("{}.pending", path.replace('/', "_")))
+    fn list(&mut self, path: &str) -> PathBuf {
+        let list = self.dir.join(format!("{}.{LIST_EXTENSION}", path.replace('/', "_")));
+        self.lists.insert(list.clone());
+        list
+    }
+
+    /// Tells of lists that nobody works on any more: what is on them was acknowledged.
+    fn tell_of_forgotten_lists(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(&self.dir).with_context(|| self.dir.display().to_string())? {
+            let path = entry?.path();
+            if path.extension() != Some(OsStr::new(LIST_EXTENSION)) || self.lists.contains(&path) {
+                continue;
+            }
+            let waiting = Pending::open(Arc::new(OsDisk), &path, false)?.all().len();
+            if waiting > 0 {
+                tracing::error!(
+                    list = %path.display(),
+                    waiting,
+                    "what is listed here was acknowledged and is still to be copied, and with this configuration nobody does it: start with the \
+                     earlier one until it is done, or remove the list"
+                );
+            }
+        }
+        Ok(())
     }
 }

@@ -3,17 +3,17 @@
 //! ```text
 //!   put ── room? ──> kept here ──> list on disk ──> acknowledged, and served from here
 //!                                       │
-//!   list <── done ── upstream <── blobs are where upstream looks for them <── writers, again after a pause if that fails
+//!   list <── done ── upstream <── its blobs are where upstream looks for them <── writers, again later if that fails
 //! ```
 //!
 //! So whoever else asks the upstream cache never finds a result there before its blobs, and whoever asks here finds it at once. Nothing is
 //! dropped: the list survives the process, and when no more may wait, puts wait, and are refused after a while.
 
 mod options;
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,24 +24,29 @@ use async_trait::async_trait;
 use rootcellar_digest::{Digest, DigestMap};
 use rootcellar_store::io::OsDisk;
 use rootcellar_store::{BlobStore, Pending, Tiered};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 pub use self::options::{ResultsBehindOptions, ResultsBehindStatistics};
+use self::queue::{Queue, Room};
 use super::entry::Entry;
 use super::upstream::ActionResults;
-use crate::spilled_records::SpilledRecords;
+use crate::spilled_records::{RECORD_BYTES_MAX, SpilledRecords};
 use crate::{Error, ErrorKind, Result, digest_list};
 
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A unit of the semaphore that counts bytes.
+const BYTES_UNIT: usize = 1024;
 
-/// A store that may have blobs here before the upstream cache can find them.
+/// A store on the way to where the upstream cache looks for blobs.
 #[async_trait]
 pub trait UpstreamBlobs: fmt::Debug + Send + Sync + 'static {
-    /// Sees to it that the blobs are where the upstream cache looks for them, and waits for that.
-    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<()>;
+    /// Sees to it that blobs that are here are there too, or with the next such store on the way. Tells which ones are in neither place.
+    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<Vec<Digest>>;
+
+    /// Whether a blob is here.
+    async fn is_here(&self, digest: Digest) -> rootcellar_store::Result<bool>;
 
     /// Whether nobody answered there a moment ago.
     fn is_down(&self) -> bool;
@@ -52,8 +57,12 @@ pub trait UpstreamBlobs: fmt::Debug + Send + Sync + 'static {
 
 #[async_trait]
 impl<F: BlobStore + ?Sized> UpstreamBlobs for Tiered<F> {
-    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<()> {
+    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<Vec<Digest>> {
         Self::write_out(self, digests).await
+    }
+
+    async fn is_here(&self, digest: Digest) -> rootcellar_store::Result<bool> {
+        self.fast_has(digest).await
     }
 
     fn is_down(&self) -> bool {
@@ -68,14 +77,14 @@ impl<F: BlobStore + ?Sized> UpstreamBlobs for Tiered<F> {
 /// What waits, and who writes it. Dropping it ends the writers.
 #[derive(Debug)]
 pub(super) struct ResultsBehind {
-    queue: Arc<Queue>,
+    shared: Arc<Shared>,
     /// Guards the writers, which end once.
     writers: Mutex<JoinSet<()>>,
 }
 
 /// What the writers share.
 #[derive(Debug)]
-struct Queue {
+struct Shared {
     /// The results, as they are kept here.
     entries: SpilledRecords,
     upstream: Arc<dyn ActionResults>,
@@ -83,9 +92,10 @@ struct Queue {
     blobs: Vec<Arc<dyn UpstreamBlobs>>,
     list: Arc<Pending>,
     patience: Duration,
-    room: Arc<Semaphore>,
+    room_results: Arc<Semaphore>,
+    room_bytes: Arc<Semaphore>,
     /// Guards what waits.
-    waiting: Mutex<Waiting>,
+    queue: Mutex<Queue>,
     /// Rung when something waits for a writer.
     work: Notify,
     /// The number of the next put.
@@ -94,26 +104,23 @@ struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    /// Actions that no writer has.
-    queued: VecDeque<Digest>,
-    /// Actions whose results wait or are being written.
-    actions: DigestMap<Puts>,
-}
-
-/// Puts of one action that wait, the latest last. All of them are done when the latest is: it took the others' place.
-#[derive(Debug)]
-struct Puts {
-    since: Instant,
-    puts: Vec<(u64, Option<OwnedSemaphorePermit>)>,
-}
-
-#[derive(Debug, Default)]
 struct Counters {
     written: AtomicU64,
     failures: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
+}
+
+/// What became of a result that was to be written.
+#[derive(Debug)]
+enum Outcome {
+    Written,
+    /// It never will be, for this reason.
+    Lost(String),
+    /// There is something about it that may be otherwise later.
+    Later(Error),
+    /// Nobody answers there.
+    Unavailable(Error),
 }
 
 impl ResultsBehind {
@@ -126,34 +133,33 @@ impl ResultsBehind {
     ) -> Result<Self> {
         let (path, is_synced) = (options.list.clone(), options.is_synced);
         let list = blocking(move || Pending::open(Arc::new(OsDisk), &path, is_synced)).await?;
-        let mut listed = list.all();
-        listed.sort_unstable_by_key(|(number, _)| *number);
-        if !listed.is_empty() {
-            tracing::info!(results = listed.len(), %upstream, "action results are still to be written to the upstream cache");
-        }
-        let mut waiting = Waiting::default();
-        for (number, action) in &listed {
-            waiting.push(*action, *number, None);
-        }
-        let queue = Arc::new(Queue {
-            next: AtomicU64::new(listed.last().map_or(0, |(number, _)| number + 1)),
+        let listed = list.all();
+        let units = usize::try_from(options.bytes_max).unwrap_or(usize::MAX) / BYTES_UNIT;
+        let shared = Arc::new(Shared {
+            next: AtomicU64::new(listed.iter().map(|(number, _)| number + 1).max().unwrap_or(0)),
             entries,
             upstream,
             blobs,
             list: Arc::new(list),
             patience: options.patience,
-            room: Arc::new(Semaphore::new(options.results_max.min(Semaphore::MAX_PERMITS))),
-            waiting: Mutex::new(waiting),
+            room_results: Arc::new(Semaphore::new(options.results_max.clamp(1, Semaphore::MAX_PERMITS))),
+            room_bytes: Arc::new(Semaphore::new(
+                units.clamp(units_of(RECORD_BYTES_MAX) as usize, Semaphore::MAX_PERMITS),
+            )),
+            queue: Mutex::default(),
             work: Notify::new(),
             counters: Counters::default(),
         });
+        shared.resume(listed).await?;
         let mut writers = JoinSet::new();
         for _ in 0..options.writers.max(1) {
-            let queue = queue.clone();
-            writers.spawn(async move { queue.keep_writing().await });
+            let shared = shared.clone();
+            writers.spawn(async move { shared.keep_writing().await });
         }
+        let list = shared.list.clone();
+        writers.spawn(async move { list.keep_synced().await });
         Ok(Self {
-            queue,
+            shared,
             writers: Mutex::new(writers),
         })
     }
@@ -166,64 +172,81 @@ impl ResultsBehind {
 
     /// Whether a result of the action waits: what the upstream cache says of the action is older.
     pub(super) fn holds(&self, action: &Digest) -> bool {
-        self.queue.waiting().actions.contains_key(action)
+        self.shared.queue().holds(action)
     }
 
     /// Whether the upstream cache cannot be reached at the moment.
     pub(super) fn is_down(&self) -> bool {
-        self.queue.blobs.iter().any(|blobs| blobs.is_down())
+        self.shared.blobs.iter().any(|blobs| blobs.is_down())
+    }
+
+    /// Whether reading a blob asks nobody who does not answer at the moment.
+    pub(super) async fn can_be_read(&self, digest: Digest) -> Result<bool> {
+        for blobs in &self.shared.blobs {
+            if blobs.is_here(digest).await? {
+                return Ok(true);
+            }
+            if blobs.is_down() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Notes how the upstream cache answered.
     pub(super) fn note<T>(&self, outcome: &Result<T>) {
-        self.queue.note(outcome);
+        self.shared.note(outcome);
     }
 
     /// Room for one more result.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if there was none for a while.
-    pub(super) async fn room(&self) -> Result<OwnedSemaphorePermit> {
-        let queue = &self.queue;
-        match tokio::time::timeout(queue.patience, queue.room.clone().acquire_owned()).await {
-            Ok(room) => Ok(room.expect("nobody closes it")),
-            Err(_) => {
-                queue.counters.refused.fetch_add(1, Ordering::Relaxed);
-                let waiting = queue.waiting().actions.len();
-                let reason = format!(
-                    "{waiting} action results wait to be written to {}, and more may not: it is slow, or does not answer",
-                    queue.upstream
-                );
-                Err(Error::new(ErrorKind::Unavailable, reason))
-            }
+    pub(super) async fn room(&self) -> Result<Room> {
+        let shared = &self.shared;
+        let take = async {
+            let result = shared.room_results.clone().acquire_owned().await;
+            let bytes = shared
+                .room_bytes
+                .clone()
+                .acquire_many_owned(units_of(RECORD_BYTES_MAX))
+                .await;
+            Room::new(result.expect("nobody closes it"), bytes.expect("nobody closes it"))
+        };
+        if let Ok(room) = tokio::time::timeout(shared.patience, take).await {
+            return Ok(room);
         }
+        shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let (waiting, why) = {
+            let queue = shared.queue();
+            let why = queue.last_failure.as_ref();
+            let why = why.map_or("it is slow".to_owned(), |failure| {
+                format!("the last failure was {failure:?}")
+            });
+            (queue.len(), why)
+        };
+        let reason = format!(
+            "{waiting} action results wait to be written to {}, and more may not: {why}",
+            shared.upstream
+        );
+        Err(Error::new(ErrorKind::Unavailable, reason))
     }
 
-    /// Has the result of an action written that was kept here just now.
-    pub(super) async fn put(&self, action: Digest, room: OwnedSemaphorePermit) -> Result<()> {
-        let queue = self.queue.clone();
+    /// Has the result of an action written that was kept here just now, in a record of `record_bytes`.
+    pub(super) async fn put(&self, action: Digest, mut room: Room, record_bytes: usize) -> Result<()> {
+        room.shrink_to(units_of(record_bytes));
+        let shared = self.shared.clone();
         // As a task: whoever waits for this may go away, and what is listed has to be queued too.
-        let enlist = async move {
-            let number = queue.next.fetch_add(1, Ordering::Relaxed);
-            let list = queue.list.clone();
-            blocking(move || list.add(&[(number, action)])).await?;
-            queue.waiting().push(action, number, Some(room));
-            queue.work.notify_one();
-            Ok(())
-        };
-        tokio::spawn(enlist)
-            .await
-            .expect("the list does not panic, and the runtime outlives its tasks")
+        let enlisted = tokio::spawn(async move { shared.enlist(action, room).await }).await;
+        enlisted.expect("the list does not panic, and the runtime outlives its tasks")
     }
 
     pub(super) fn statistics(&self) -> ResultsBehindStatistics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let waiting = self.queue.waiting();
-        let oldest = waiting.actions.values().map(|puts| puts.since).min();
-        let counters = &self.queue.counters;
+        let (queue, counters) = (self.shared.queue(), &self.shared.counters);
         ResultsBehindStatistics {
-            results: waiting.actions.len(),
-            oldest: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
+            results: queue.len(),
+            oldest: queue.oldest().map_or(Duration::ZERO, |since| since.elapsed()),
             written: load(&counters.written),
             failures: load(&counters.failures),
             refused: load(&counters.refused),
@@ -232,9 +255,60 @@ impl ResultsBehind {
     }
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up what an earlier process left.
+    async fn resume(&self, listed: Vec<(u64, Digest)>) -> Result<()> {
+        if listed.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(results = listed.len(), upstream = %self.upstream, "action results are still to be written to the upstream cache");
+        let mut latest: DigestMap<u64> = DigestMap::default();
+        for (number, action) in &listed {
+            let known = latest.entry(*action).or_insert(*number);
+            *known = (*known).max(*number);
+        }
+        let older: Vec<(u64, Digest)> = listed
+            .iter()
+            .copied()
+            .filter(|(number, action)| latest[action] != *number)
+            .collect();
+        for (action, number) in latest {
+            // As far as there is room: if more may wait than before, what comes has to wait for it all.
+            let bytes = self
+                .room_bytes
+                .clone()
+                .try_acquire_many_owned(units_of(RECORD_BYTES_MAX));
+            let room = self.room_results.clone().try_acquire_owned().ok().zip(bytes.ok());
+            self.queue()
+                .push(action, number, room.map(|(result, bytes)| Room::new(result, bytes)));
+        }
+        self.strike_out(older).await
+    }
+
+    /// Lists a put on disk, and has it written in place of an earlier one.
+    async fn enlist(&self, action: Digest, room: Room) -> Result<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let list = self.list.clone();
+        blocking(move || list.add(&[(number, action)])).await?;
+        let replaced = self.queue().push(action, number, Some(room));
+        self.work.notify_one();
+        let replaced = replaced.map(|number| (number, action));
+        if let Err(error) = self.strike_out(replaced.into_iter().collect()).await {
+            tracing::warn!(%action, %error, "an action result that was replaced is listed still, and written twice after the next start");
+        }
+        Ok(())
+    }
+
+    async fn strike_out(&self, done: Vec<(u64, Digest)>) -> Result<()> {
+        let list = self.list.clone();
+        match done.is_empty() {
+            true => Ok(()),
+            false => blocking(move || list.done(&done)).await,
+        }
     }
 
     fn note<T>(&self, outcome: &Result<T>) {
@@ -249,127 +323,100 @@ impl Queue {
         loop {
             let mut work = pin!(self.work.notified());
             work.as_mut().enable();
-            let Some((action, number)) = self.waiting().take() else {
-                work.await;
+            let (taken, next_due) = {
+                let mut queue = self.queue();
+                (queue.take(), queue.next_due())
+            };
+            let Some((action, number)) = taken else {
+                match next_due {
+                    // Whichever comes first.
+                    Some(due) => drop(tokio::time::timeout_at(due, work).await),
+                    None => work.await,
+                }
                 continue;
             };
             match self.write(action).await {
-                Ok(outcome) => {
-                    self.count(action, outcome);
-                    self.done(action, number).await;
-                    pause = PAUSE_FIRST;
-                }
-                Err(error) => {
+                Outcome::Unavailable(error) => {
                     tracing::debug!(%action, %error, upstream = %self.upstream, "an action result could not be written, and waits");
-                    self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                    self.waiting().queued.push_back(action);
+                    self.failed(&error);
+                    self.queue().put_back(action);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
+                }
+                outcome => {
+                    self.settle(action, number, outcome).await;
+                    pause = PAUSE_FIRST;
                 }
             }
         }
     }
 
     /// Writes the result of an action as it is kept here now.
-    async fn write(&self, action: Digest) -> Result<Outcome> {
-        use rootcellar_store::ErrorKind as Store;
-        let found = self.entries.get(&digest_list::key(action)).await?;
-        let Some(entry) = found.and_then(|found| Entry::decode(found.value)) else {
-            return Ok(Outcome::Lost("it is not kept here any more".to_owned()));
+    async fn write(&self, action: Digest) -> Outcome {
+        let entry = match self.entries.get(&digest_list::key(action)).await {
+            Ok(found) => found.and_then(|found| Entry::decode(found.value)),
+            Err(error) => return Outcome::Later(error),
         };
+        let Some(entry) = entry else {
+            return Outcome::Lost("it is not kept here any more".to_owned());
+        };
+        let mut nowhere = Vec::new();
         for blobs in &self.blobs {
-            match blobs.write_out(&entry.closure).await {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), Store::NotFound | Store::DataLoss) => {
-                    return Ok(Outcome::Lost(error.to_string()));
-                }
-                Err(error) => return Err(error.into()),
-            }
+            // What the last one does not find is nowhere; what another one does not find may be further on.
+            nowhere = match blobs.write_out(&entry.closure).await {
+                Ok(nowhere) => nowhere,
+                Err(error) => return of_error(error.into()),
+            };
+        }
+        if let Some(first) = nowhere.first() {
+            return Outcome::Lost(format!("{} of its blobs are lost, among them {first}", nowhere.len()));
         }
         let outcome = self.upstream.put(action, entry.result).await;
         self.note(&outcome);
         match outcome {
-            Ok(()) => Ok(Outcome::Written),
-            Err(error) if is_final(error.kind()) => Ok(Outcome::Lost(error.to_string())),
-            Err(error) => Err(error),
+            Ok(()) => Outcome::Written,
+            Err(error) if error.kind() == ErrorKind::InvalidArgument => Outcome::Lost(error.to_string()),
+            Err(error) => of_error(error),
         }
     }
 
-    fn count(&self, action: Digest, outcome: Outcome) {
+    fn failed(&self, error: &Error) {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        self.queue().last_failure = Some(error.to_string());
+    }
+
+    /// Notes what became of a result, and lets go of the put unless it is to be tried again.
+    async fn settle(&self, action: Digest, number: u64, outcome: Outcome) {
         match outcome {
-            Outcome::Written => self.counters.written.fetch_add(1, Ordering::Relaxed),
+            Outcome::Written => _ = self.counters.written.fetch_add(1, Ordering::Relaxed),
             Outcome::Lost(reason) => {
                 tracing::error!(%action, reason, upstream = %self.upstream, "an action result will not be written to the upstream cache");
-                self.counters.lost.fetch_add(1, Ordering::Relaxed)
+                self.counters.lost.fetch_add(1, Ordering::Relaxed);
             }
-        };
-    }
-
-    /// Lets go of all puts of an action up to `number`.
-    async fn done(&self, action: Digest, number: u64) {
-        let done = self.waiting().done(&action, number);
-        let (list, entries) = (
-            self.list.clone(),
-            done.iter().map(|(number, _room)| (*number, action)).collect::<Vec<_>>(),
-        );
-        if let Err(error) = blocking(move || list.done(&entries)).await {
+            Outcome::Later(error) | Outcome::Unavailable(error) => {
+                self.failed(&error);
+                if self.queue().defer(action) == 0 {
+                    tracing::warn!(%action, %error, upstream = %self.upstream, "an action result was not taken, and is tried again");
+                }
+                return;
+            }
+        }
+        if let Err(error) = self.strike_out(vec![(number, action)]).await {
             tracing::warn!(%action, %error, "an action result that was written will be written again after the next start");
         }
+        self.queue().done(action, number);
     }
 }
 
-/// What became of a result.
-#[derive(Debug)]
-enum Outcome {
-    Written,
-    /// It never will be, for this reason.
-    Lost(String),
+fn of_error(error: Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::Unavailable => Outcome::Unavailable(error),
+        _ => Outcome::Later(error),
+    }
 }
 
-/// Whether the upstream cache would say the same again.
-fn is_final(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::InvalidArgument | ErrorKind::PermissionDenied | ErrorKind::Unimplemented
-    )
-}
-
-impl Waiting {
-    fn push(&mut self, action: Digest, number: u64, room: Option<OwnedSemaphorePermit>) {
-        let queued = &mut self.queued;
-        let puts = self.actions.entry(action).or_insert_with(|| {
-            queued.push_back(action);
-            Puts {
-                since: Instant::now(),
-                puts: Vec::new(),
-            }
-        });
-        puts.puts.push((number, room));
-    }
-
-    /// What a writer writes next: an action, and the number of its latest put.
-    fn take(&mut self) -> Option<(Digest, u64)> {
-        let action = self.queued.pop_front()?;
-        let latest = self.actions[&action].puts.iter().map(|(number, _)| *number).max();
-        Some((action, latest.expect("an action waits as long as a put of it does")))
-    }
-
-    /// Takes out the puts up to `number`. If there are others, the action is queued again.
-    fn done(&mut self, action: &Digest, number: u64) -> Vec<(u64, Option<OwnedSemaphorePermit>)> {
-        let Some(puts) = self.actions.get_mut(action) else {
-            return Vec::new();
-        };
-        let (done, later): (Vec<_>, Vec<_>) = std::mem::take(&mut puts.puts)
-            .into_iter()
-            .partition(|put| put.0 <= number);
-        if later.is_empty() {
-            self.actions.remove(action);
-        } else {
-            puts.puts = later;
-            self.queued.push_back(*action);
-        }
-        done
-    }
+fn units_of(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX).max(1)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> rootcellar_store::Result<T> + Send + 'static) -> Result<T> {

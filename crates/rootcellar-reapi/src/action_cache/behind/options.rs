@@ -9,13 +9,16 @@ use std::time::Duration;
 pub struct ResultsBehindOptions {
     /// The file that lists what waits. One process has it at a time.
     pub list: PathBuf,
-    /// Results that may wait, 100,000: each takes some 200 bytes of memory.
+    /// Results that may wait, 100,000: each takes some 400 bytes of memory.
     pub results_max: usize,
-    /// How long a put waits for room before it is refused, 30 s: less than clients wait for an answer.
+    /// Bytes of their records, 256 MiB. Records are kept as long as there is room for them: let it be a quarter of that at the most.
+    pub bytes_max: u64,
+    /// How long a put waits for room before it is refused, 30 s. What is inlined in a result is put into the store, and may wait as long.
     pub patience: Duration,
     /// Results that are written at a time, 8.
     pub writers: usize,
-    /// Whether the list is synced before a put is acknowledged. If not, a power cut may leave a result here only.
+    /// Whether the list is synced before a put is acknowledged. If not, it is synced each second: a power cut may leave a result that was put
+    /// just before here only.
     pub is_synced: bool,
 }
 
@@ -25,6 +28,7 @@ impl ResultsBehindOptions {
         Self {
             list: list.into(),
             results_max: 100_000,
+            bytes_max: 256 << 20,
             patience: Duration::from_secs(30),
             writers: 8,
             is_synced: false,

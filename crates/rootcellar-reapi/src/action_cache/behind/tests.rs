@@ -23,8 +23,14 @@ struct Elsewhere {
     asked: AtomicU64,
     /// Results that it refuses whatever happens.
     refused: Mutex<DigestSet>,
+    /// Results that it does not take for now.
+    not_now: Mutex<DigestSet>,
+    /// Blobs that are lost.
+    nowhere: Mutex<DigestSet>,
     /// A put that was begun waits for this.
     gate: tokio::sync::Mutex<()>,
+    /// A question that was answered waits for this before the answer arrives.
+    late: tokio::sync::Mutex<()>,
     puts_begun: AtomicU64,
 }
 
@@ -56,7 +62,9 @@ impl ActionResults for Elsewhere {
     async fn get(&self, action: Digest) -> Result<Option<reapi::ActionResult>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.answer()?;
-        Ok(self.result(action))
+        let answer = self.result(action);
+        drop(self.late.lock().await);
+        Ok(answer)
     }
 
     async fn put(&self, action: Digest, result: reapi::ActionResult) -> Result<()> {
@@ -65,6 +73,9 @@ impl ActionResults for Elsewhere {
         drop(self.gate.lock().await);
         if self.refused.lock().unwrap().contains(&action) {
             return Err(Error::invalid_argument("never"));
+        }
+        if self.not_now.lock().unwrap().contains(&action) {
+            return Err(Error::resource_exhausted("not now"));
         }
         for file in &result.output_files {
             let digest = functions::from_proto(FUNCTION, file.digest.as_ref().unwrap()).unwrap();
@@ -80,12 +91,21 @@ impl ActionResults for Elsewhere {
 
 #[async_trait]
 impl UpstreamBlobs for Elsewhere {
-    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<()> {
+    async fn write_out(&self, digests: &[Digest]) -> rootcellar_store::Result<Vec<Digest>> {
         if self.answer().is_err() {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "find missing", "down"));
         }
+        let nowhere = self.nowhere.lock().unwrap().clone();
         self.blobs.lock().unwrap().extend(digests);
-        Ok(())
+        Ok(digests
+            .iter()
+            .copied()
+            .filter(|digest| nowhere.contains(digest))
+            .collect())
+    }
+
+    async fn is_here(&self, _digest: Digest) -> rootcellar_store::Result<bool> {
+        Ok(true)
     }
 
     fn is_down(&self) -> bool {
@@ -165,19 +185,19 @@ async fn a_result_is_served_at_once_and_gets_there_after_its_blobs_when_it_can()
     let setup = Setup::new();
     let front = setup.front().await;
     setup.elsewhere.set_down(true);
+    let mut results = Vec::new();
     for number in 0..20 {
         let result = setup.result(&number.to_string()).await;
         front.put(action(number), result.clone()).await.unwrap();
-        assert_eq!(front.get(action(number)).await.unwrap(), Some(result));
+        assert_eq!(front.get(action(number)).await.unwrap(), Some(result.clone()));
+        results.push(result);
     }
     assert_eq!(statistics(&front).results, 20);
     setup.elsewhere.set_down(false);
     settle(&front).await;
-    for number in 0..20 {
-        assert_eq!(
-            setup.elsewhere.result(action(number)),
-            front.get(action(number)).await.unwrap()
-        );
+    for (number, result) in (0..).zip(results) {
+        assert_eq!(setup.elsewhere.result(action(number)), Some(result.clone()));
+        assert_eq!(front.get(action(number)).await.unwrap(), Some(result));
     }
     let statistics = statistics(&front);
     assert_eq!((statistics.written, statistics.lost), (20, 0));
@@ -226,6 +246,72 @@ async fn a_result_that_comes_while_an_earlier_one_is_written_takes_its_place() {
 }
 
 #[tokio::test]
+async fn an_older_answer_that_arrives_late_does_not_take_the_place_of_what_was_put_meanwhile() {
+    let setup = Setup::new();
+    let front = setup.front().await;
+    let (older, newer) = (setup.result("older").await, setup.result("newer").await);
+    setup.elsewhere.results.lock().unwrap().insert(action(1), older);
+    let (late, gate) = (setup.elsewhere.late.lock().await, setup.elsewhere.gate.lock().await);
+    let asking = tokio::spawn({
+        let front = front.clone();
+        async move { front.get(action(1)).await }
+    });
+    while setup.elsewhere.asked.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    front.put(action(1), newer.clone()).await.unwrap();
+    drop(late);
+    assert_eq!(asking.await.unwrap().unwrap(), Some(newer.clone()));
+    drop(gate);
+    settle(&front).await;
+    assert_eq!(setup.elsewhere.result(action(1)), Some(newer));
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_taken_for_now_holds_up_no_others_and_is_tried_again() {
+    let setup = Setup::new();
+    let front = setup.front().await;
+    setup.elsewhere.not_now.lock().unwrap().extend((0..20).map(action));
+    for number in 0..40 {
+        front.put(action(number), setup.result("content").await).await.unwrap();
+    }
+    let arrive = async {
+        while statistics(&front).results > 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrive).await.unwrap();
+    assert_eq!(statistics(&front).written, 20);
+    setup.elsewhere.not_now.lock().unwrap().clear();
+    settle(&front).await;
+    assert_eq!((statistics(&front).written, statistics(&front).lost), (40, 0));
+}
+
+#[tokio::test]
+async fn puts_of_one_action_take_the_room_of_one() {
+    let mut setup = Setup::new();
+    setup.options = setup
+        .options
+        .with_results_max(2)
+        .with_patience(Duration::from_millis(100));
+    let front = setup.front().await;
+    setup.elsewhere.set_down(true);
+    for number in 0..10 {
+        front
+            .put(action(1), setup.result(&number.to_string()).await)
+            .await
+            .unwrap();
+    }
+    front.close().await;
+    drop(front);
+    let front = setup.front().await;
+    assert_eq!(statistics(&front).results, 1);
+    setup.elsewhere.set_down(false);
+    settle(&front).await;
+    assert_eq!(setup.elsewhere.result(action(1)), Some(setup.result("9").await));
+}
+
+#[tokio::test]
 async fn when_no_more_may_wait_a_put_waits_and_is_refused() {
     let mut setup = Setup::new();
     setup.options = setup
@@ -258,11 +344,16 @@ async fn what_cannot_be_written_ever_is_counted_and_does_not_hold_up_the_others(
     }
     setup.elsewhere.refused.lock().unwrap().insert(action(0));
     setup.records.remove(KIND, &digest_list::key(action(1))).await.unwrap();
+    let lost = setup.result("lost").await;
+    front.put(action(3), lost.clone()).await.unwrap();
+    let lost = functions::from_proto(FUNCTION, lost.output_files[0].digest.as_ref().unwrap());
+    setup.elsewhere.nowhere.lock().unwrap().insert(lost.unwrap());
     setup.elsewhere.set_down(false);
     settle(&front).await;
     assert!(setup.elsewhere.result(action(2)).is_some());
+    assert!(setup.elsewhere.result(action(3)).is_none());
     let statistics = statistics(&front);
-    assert_eq!((statistics.written, statistics.lost), (1, 2));
+    assert_eq!((statistics.written, statistics.lost), (1, 3));
 }
 
 #[tokio::test]

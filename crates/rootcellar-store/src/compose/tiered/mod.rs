@@ -30,10 +30,14 @@ use rootcellar_digest::Digest;
 use self::behind::Behind;
 pub use self::behind::{BehindOptions, BehindStatistics};
 use self::fill::Fills;
-use self::uses::{IfEvicted, Uses};
+use self::uses::Uses;
+use super::health::has_answered;
 use super::tasks::Tasks;
 use super::transfer::verify;
 use crate::{Blob, BlobStore, ByteRange, Clock, Content, Error, ErrorKind, LocalStore, Mark, Result, Spool, Verified};
+
+/// How long the slow store may take to say what is missing, where clients do not wait for it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a [`Tiered`] store works. Each value has a default and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,18 +126,30 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         self.behind.as_deref().map(Behind::statistics)
     }
 
-    /// Sees to it that the slow store has these blobs, whatever lies in the fast one only: what waits to be written there is waited for,
-    /// however long that takes, and what it has lost is brought again. Counts as a use of them.
+    /// Sees to it that the slow store has these blobs, whatever lies in the fast one only: what waits to be written there is written before
+    /// its turn, and what it has lost is brought again. Counts as a use of them. Tells which ones neither store has.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if neither store has one of them; what the stores say.
-    pub async fn write_out(&self, digests: &[Digest]) -> Result<()> {
-        if let Some(behind) = &self.behind {
-            behind.wait_for(digests).await;
-        }
-        uses::bring(digests, &*self.fast, &*self.slow, &self.spool, IfEvicted::Fail).await?;
-        self.uses.note(digests.iter().copied());
-        Ok(())
+    /// What the stores say: then some may be there.
+    pub async fn write_out(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        let write_out = async {
+            if let Some(behind) = &self.behind {
+                behind.write_now(digests).await?;
+            }
+            uses::bring(digests, &*self.fast, &*self.slow, &self.spool).await
+        };
+        let outcome = write_out.await;
+        self.note_slow(has_answered(&outcome));
+        self.uses.note(outcome.iter().flat_map(|_| digests.iter().copied()));
+        outcome
+    }
+
+    /// Whether the fast store has a blob.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn fast_has(&self, digest: Digest) -> Result<bool> {
+        Ok(self.fast.find_missing(&[digest]).await?.is_empty())
     }
 
     /// Whether the slow store did not answer a moment ago, and is left alone for a while. Known only where puts are written behind.
@@ -207,7 +223,13 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         if behind.slow_is_down() {
             return Ok(digests);
         }
-        let answer = self.slow.find_missing(&digests).await;
+        let answer = match tokio::time::timeout(ANSWER_PATIENCE, self.slow.find_missing(&digests)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let reason = format!("no answer came in {} s", ANSWER_PATIENCE.as_secs());
+                Err(Error::new(ErrorKind::Unavailable, "find missing", reason))
+            }
+        };
         behind.note_slow(&answer);
         match answer {
             Err(error) if error.kind() == ErrorKind::Unavailable => Ok(digests),

@@ -67,7 +67,7 @@ impl Uses {
         self.note(digests.iter().copied());
         let (told, fast, slow, spool) = (self.told.clone(), fast.clone(), slow.clone(), spool.clone());
         self.telling.spawn(async move {
-            if let Err(error) = bring(&digests, &*fast, &*slow, &spool, IfEvicted::Skip).await {
+            if let Err(error) = bring(&digests, &*fast, &*slow, &spool).await {
                 tracing::debug!(%error, store = %slow, "uses could not be told, and are told with the next one");
                 digests.iter().for_each(|digest| told.forget(digest));
             }
@@ -75,34 +75,32 @@ impl Uses {
     }
 }
 
-/// What a blob is that neither store has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum IfEvicted {
-    /// Not in use any more.
-    Skip,
-    Fail,
-}
-
-/// Has `slow` note a use of blobs, which asking is, and brings it those that it does not have.
+/// Has `slow` note a use of blobs, which asking is, and brings it those that it does not have. Tells which ones neither of them has.
 pub(super) async fn bring<F: BlobStore + ?Sized>(
     digests: &[Digest],
     fast: &F,
     slow: &dyn BlobStore,
     spool: &Spool,
-    if_evicted: IfEvicted,
-) -> Result<()> {
+) -> Result<Vec<Digest>> {
     let missing = slow.find_missing(digests).await?;
+    let mut nowhere = Vec::new();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(nowhere);
     }
     tracing::info!(blobs = missing.len(), store = %slow, "blobs in use are missing in the slow store, and are brought again");
     for batch in batches(&missing) {
-        for outcome in copy(fast, slow, &batch, spool).await {
+        for (digest, outcome) in batch.iter().zip(copy(fast, slow, &batch, spool).await) {
             match outcome {
-                Err(error) if error.kind() == ErrorKind::NotFound && if_evicted == IfEvicted::Skip => {}
+                // The fast store's word counts: the slow one may say so of something else.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss)
+                        && !fast.find_missing(&[*digest]).await?.is_empty() =>
+                {
+                    nowhere.push(*digest);
+                }
                 other => other?,
             }
         }
     }
-    Ok(())
+    Ok(nowhere)
 }

@@ -110,6 +110,8 @@ impl Behind {
         });
         behind.resume().await?;
         let writers = Tasks::default();
+        let list = behind.list.clone();
+        writers.spawn(async move { list.keep_synced().await });
         for _ in 0..behind.options.writers.max(1) {
             let behind = behind.clone();
             writers.spawn(async move { behind.keep_writing().await });
@@ -131,7 +133,8 @@ impl Behind {
         let mut lost = Vec::new();
         for digest in listed {
             match self.fast.lease(&[digest]).await? {
-                Leased::Held(lease) => self.queue().push(digest, None, lease, None),
+                // As far as there is room: if more may wait than before, what comes has to wait for it all.
+                Leased::Held(lease) => self.queue().push(digest, None, lease, self.take_room(digest)),
                 Leased::Missing(_) => lost.push(digest),
             }
         }
@@ -184,12 +187,6 @@ impl Behind {
     /// Waits until nothing waits.
     pub(super) async fn flush(&self) {
         self.wait_while(|queue| !queue.entries.is_empty()).await;
-    }
-
-    /// Waits until none of these blobs waits.
-    pub(super) async fn wait_for(&self, digests: &[Digest]) {
-        let any_waits = |queue: &Queue| digests.iter().any(|digest| queue.entries.contains_key(digest));
-        self.wait_while(any_waits).await;
     }
 
     async fn wait_while(&self, is_so: impl Fn(&Queue) -> bool) {
@@ -289,16 +286,15 @@ impl Behind {
         if digest.is_empty_blob() || self.holds(&digest) {
             return Some(Room::NotNeeded);
         }
-        let blob = self.room_blobs.clone().try_acquire_owned().ok()?;
-        let bytes = self
-            .room_bytes
-            .clone()
-            .try_acquire_many_owned(self.units_of(digest))
-            .ok()?;
-        Some(Room::Taken(Taken {
-            _blob: blob,
-            _bytes: bytes,
-        }))
+        self.take_room(digest).map(Room::Taken)
+    }
+
+    fn take_room(&self, digest: Digest) -> Option<Taken> {
+        let bytes = self.room_bytes.clone();
+        Some(Taken {
+            _blob: self.room_blobs.clone().try_acquire_owned().ok()?,
+            _bytes: bytes.try_acquire_many_owned(self.units_of(digest)).ok()?,
+        })
     }
 
     /// A blob that is larger than all that may wait takes all of it.
@@ -326,12 +322,16 @@ impl Behind {
             return Ok(Room::Taken(taken));
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        let (blobs, bytes) = {
+        let (blobs, bytes, why) = {
             let queue = self.queue();
-            (queue.entries.len(), queue.bytes)
+            let why = queue.last_failure.as_ref();
+            let why = why.map_or("it is slow".to_owned(), |failure| {
+                format!("the last failure was {failure:?}")
+            });
+            (queue.entries.len(), queue.bytes, why)
         };
         let reason = format!(
-            "{blobs} blobs, {bytes} bytes, wait to be written to {}, and more may not: it is slow, or does not answer",
+            "{blobs} blobs, {bytes} bytes, wait to be written to {}, and more may not: {why}",
             self.slow
         );
         Err(Error::new(ErrorKind::Unavailable, "put", reason).on(digest))

@@ -14,8 +14,8 @@ pub struct BehindOptions {
     pub patience: Duration,
     /// Batches that are written at a time, 8.
     pub writers: usize,
-    /// Whether the list is synced before a put is acknowledged. If not, a power cut may leave a blob in the fast store only, until it is
-    /// used again.
+    /// Whether the list is synced before a put is acknowledged. If not, it is synced each second: a power cut may leave a blob that was put
+    /// just before in the fast store only, until it is used again.
     pub is_synced: bool,
 }
 
@@ -72,6 +72,6 @@ pub struct BehindStatistics {
     pub failures: u64,
     /// Puts that were refused since the start because nothing more could wait.
     pub refused: u64,
-    /// Blobs that the fast store lost before they were written. Each is an error in the log.
+    /// Blobs that will not be written, because the fast store lost them or the slow one refuses them. Each is an error in the log.
     pub lost: u64,
 }

@@ -1,6 +1,7 @@
 //! What waits to be written, in memory: in which order, with what keeps it in the fast store, and its part of what may wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use rootcellar_digest::{Digest, DigestMap};
 use tokio::sync::OwnedSemaphorePermit;
@@ -13,14 +14,23 @@ const MEMORY_BYTES_MAX: u64 = 64 << 20;
 /// Files that are kept open for the same reason.
 const FILES_MAX: usize = 256;
 
+/// How long a blob waits that the slow store did not take, though it answered: longer each time.
+const DEFERRED_FIRST: Duration = Duration::from_secs(1);
+const DEFERRED_MAX: Duration = Duration::from_secs(300);
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) waiting: VecDeque<Digest>,
+    /// What may be written now, in order. Some of it may have been taken before its turn.
+    waiting: VecDeque<Digest>,
+    /// What is to be tried again later.
+    deferred: BTreeSet<(Instant, Digest)>,
     /// What waits, and what is being written.
     pub(super) entries: DigestMap<Entry>,
     pub(super) bytes: u64,
     memory_bytes: u64,
     files: usize,
+    /// Why a blob could not be written, the last time.
+    pub(super) last_failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -28,6 +38,12 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// The content, if it need not be read again.
     pub(super) blob: Option<Verified>,
+    /// Whether it is being written.
+    is_taken: bool,
+    /// Whether it has a place among what waits, or is deferred. What is taken before its turn keeps it.
+    is_queued: bool,
+    /// How often the slow store did not take it.
+    refusals: u32,
     _lease: Lease,
     _room: Option<Taken>,
 }
@@ -56,6 +72,9 @@ impl Queue {
         let entry = Entry {
             since: Instant::now(),
             blob,
+            is_taken: false,
+            is_queued: true,
+            refusals: 0,
             _lease: lease,
             _room: room,
         };
@@ -67,6 +86,78 @@ impl Queue {
         match blob.content() {
             Content::Bytes(_) => self.memory_bytes + blob.digest().size_bytes() <= MEMORY_BYTES_MAX,
             Content::Spooled(_) | Content::Part(..) => self.files < FILES_MAX,
+        }
+    }
+
+    /// Takes the next blobs to be written, a part of what waits, and `count_max` at the most.
+    pub(super) fn take(&mut self, part: usize, count_max: usize) -> Vec<Digest> {
+        let now = Instant::now();
+        while self.deferred.first().is_some_and(|(due, _)| *due <= now) {
+            let (_, digest) = self.deferred.pop_first().expect("there is one");
+            self.waiting.push_back(digest);
+        }
+        let count = self.waiting.len().div_ceil(part.max(1)).min(count_max);
+        let mut taken = Vec::new();
+        while taken.len() < count
+            && let Some(digest) = self.waiting.pop_front()
+        {
+            if let Some(entry) = self.entries.get_mut(&digest) {
+                entry.is_queued = false;
+            }
+            taken.extend(self.claim(&digest).then_some(digest));
+        }
+        taken
+    }
+
+    /// Takes a blob whether it is its turn or not; says whether it was waiting.
+    pub(super) fn claim(&mut self, digest: &Digest) -> bool {
+        match self.entries.get_mut(digest) {
+            Some(entry) if !entry.is_taken => {
+                entry.is_taken = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Since when a blob waits that is being written.
+    pub(super) fn taken_since(&self, digest: &Digest) -> Option<Instant> {
+        self.entries
+            .get(digest)
+            .filter(|entry| entry.is_taken)
+            .map(|entry| entry.since)
+    }
+
+    /// Has a blob that was taken wait again.
+    pub(super) fn put_back(&mut self, digest: Digest) {
+        if let Some(entry) = self.entries.get_mut(&digest) {
+            entry.is_taken = false;
+            if !std::mem::replace(&mut entry.is_queued, true) {
+                self.waiting.push_back(digest);
+            }
+        }
+    }
+
+    /// Has a blob that was taken, and was not to be written, wait for a while; says how often that was so before.
+    pub(super) fn defer(&mut self, digest: Digest) -> u32 {
+        let Some(entry) = self.entries.get_mut(&digest) else {
+            return 0;
+        };
+        entry.is_taken = false;
+        let before = entry.refusals;
+        entry.refusals = before.saturating_add(1);
+        let pause = DEFERRED_FIRST.saturating_mul(1 << before.min(16)).min(DEFERRED_MAX);
+        if !std::mem::replace(&mut entry.is_queued, true) {
+            self.deferred.insert((Instant::now() + pause, digest));
+        }
+        before
+    }
+
+    /// When there is something to be taken, if nothing comes before: now, or never, or at a time.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        match self.waiting.is_empty() {
+            true => self.deferred.first().map(|(due, _)| *due),
+            false => Some(Instant::now()),
         }
     }
 

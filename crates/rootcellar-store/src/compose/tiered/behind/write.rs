@@ -6,14 +6,30 @@ use std::time::Duration;
 
 use rootcellar_digest::{Digest, DigestSet};
 
+use super::queue::Queue;
 use super::{Behind, SLOW, blocking};
 use crate::compose::transfer::{batches, fetch, verify};
-use crate::{ErrorKind, Result, Verified};
+use crate::{Error, ErrorKind, Result, Verified};
 
 /// Digests that a writer takes at once.
 const TAKEN_MAX: usize = 1000;
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Blobs that somebody writes. Those that are left when it is dropped wait again.
+struct Taking<'a> {
+    behind: &'a Behind,
+    left: DigestSet,
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.behind.queue();
+        self.left.drain().for_each(|digest| queue.put_back(digest));
+        drop(queue);
+        self.behind.fewer.notify_waiters();
+    }
+}
 
 impl Behind {
     pub(super) async fn keep_writing(&self) {
@@ -21,88 +37,161 @@ impl Behind {
         loop {
             let mut work = pin!(self.work.notified());
             work.as_mut().enable();
-            let taken = self.take();
+            let (taken, next_due) = {
+                let mut queue = self.queue();
+                (queue.take(self.options.writers, TAKEN_MAX), queue.next_due())
+            };
             if taken.is_empty() {
-                work.await;
-            } else if self.write(taken).await {
-                pause = PAUSE_FIRST;
-            } else {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                match next_due {
+                    // Whichever comes first.
+                    Some(due) => drop(tokio::time::timeout_at(due, work).await),
+                    None => work.await,
+                }
+                continue;
             }
-        }
-    }
-
-    /// Takes what one writer writes next.
-    fn take(&self) -> Vec<Digest> {
-        let mut queue = self.queue();
-        let count = queue.waiting.len().div_ceil(self.options.writers.max(1)).min(TAKEN_MAX);
-        queue.waiting.drain(..count).collect()
-    }
-
-    /// Writes blobs; says whether all went well. What did not waits again.
-    async fn write(&self, taken: Vec<Digest>) -> bool {
-        let mut failed: DigestSet = taken.iter().copied().collect();
-        let ended = self.write_missing(&taken, &mut failed).await;
-        self.note_slow(&ended);
-        if let Err(error) = &ended {
-            tracing::debug!(%error, blobs = failed.len(), store = %self.slow, "blobs could not be written, and wait");
-        }
-        if failed.is_empty() {
-            if !self.queue().waiting.is_empty() {
+            if next_due.is_some() {
                 // The others may sleep since a time when nothing could be written.
                 self.work.notify_waiters();
             }
-            return true;
+            match self.write(taken).await {
+                Ok(()) => pause = PAUSE_FIRST,
+                Err(error) => {
+                    tracing::debug!(%error, store = %self.slow, "blobs could not be written, and wait");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
         }
-        self.counters.failures.fetch_add(failed.len() as u64, Ordering::Relaxed);
-        self.queue().waiting.extend(failed);
-        false
     }
 
-    /// Takes out of `failed` what was written, or was there.
-    async fn write_missing(&self, taken: &[Digest], failed: &mut DigestSet) -> Result<()> {
-        let missing = self.slow.find_missing(taken).await?;
-        let are_missing: DigestSet = missing.iter().copied().collect();
-        let present: Vec<Digest> = taken
-            .iter()
-            .copied()
-            .filter(|digest| !are_missing.contains(digest))
-            .collect();
-        self.written(&present, failed).await?;
-        for batch in batches(&missing) {
-            self.write_batch(&batch, failed).await?;
+    /// Writes those of these blobs that wait, before their turn, and waits for those that somebody writes just now. That one of them could not
+    /// be written is no error.
+    ///
+    /// # Errors
+    /// If the slow store does not answer.
+    pub(in crate::compose::tiered) async fn write_now(&self, digests: &[Digest]) -> Result<()> {
+        let (mut claimed, mut others) = (Vec::new(), Vec::new());
+        {
+            let mut queue = self.queue();
+            for digest in digests {
+                match queue.taken_since(digest) {
+                    Some(since) => others.push((*digest, since)),
+                    None => claimed.extend(queue.claim(digest).then_some(*digest)),
+                }
+            }
+        }
+        if !claimed.is_empty() {
+            self.write(claimed).await?;
+        }
+        let is_taken = |queue: &Queue| {
+            let mut others = others.iter();
+            others.any(|(digest, since)| queue.taken_since(digest) == Some(*since))
+        };
+        self.wait_while(is_taken).await;
+        Ok(())
+    }
+
+    /// Writes blobs that were taken.
+    ///
+    /// # Errors
+    /// If the slow store does not answer, or if what was written cannot be noted. What is left waits again.
+    async fn write(&self, taken: Vec<Digest>) -> Result<()> {
+        let mut taking = Taking {
+            behind: self,
+            left: taken.iter().copied().collect(),
+        };
+        let ended = self.write_parts(taken, &mut taking.left).await;
+        self.note_slow(&ended);
+        if let Err(error) = &ended {
+            self.counters
+                .failures
+                .fetch_add(taking.left.len() as u64, Ordering::Relaxed);
+            self.queue().last_failure = Some(error.to_string());
+        }
+        ended
+    }
+
+    /// Takes out of `left` what was written, or was there, or is somebody's to look at. A question that the slow store refuses is asked
+    /// again in halves: it is about one blob, and the others are not to wait for it.
+    async fn write_parts(&self, taken: Vec<Digest>, left: &mut DigestSet) -> Result<()> {
+        let mut parts = vec![taken];
+        while let Some(part) = parts.pop() {
+            let missing = match self.slow.find_missing(&part).await {
+                Ok(missing) => missing,
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) => {
+                    match part.as_slice() {
+                        [one] => self.refused(*one, &error, left).await?,
+                        _ => parts.extend(part.chunks(part.len().div_ceil(2)).map(<[Digest]>::to_vec)),
+                    }
+                    continue;
+                }
+            };
+            let are_missing: DigestSet = missing.iter().copied().collect();
+            let present = part
+                .into_iter()
+                .filter(|digest| !are_missing.contains(digest))
+                .collect();
+            self.written(present, left).await?;
+            for batch in batches(&missing) {
+                self.write_batch(&batch, left).await?;
+            }
         }
         Ok(())
     }
 
-    async fn write_batch(&self, batch: &[Digest], failed: &mut DigestSet) -> Result<()> {
+    async fn write_batch(&self, batch: &[Digest], left: &mut DigestSet) -> Result<()> {
         let (blobs, lost) = self.contents(batch).await?;
         if !lost.is_empty() {
             self.give_up(&lost).await?;
-            failed.retain(|digest| !lost.contains(digest));
+            left.retain(|digest| !lost.contains(digest));
         }
         let digests: Vec<Digest> = blobs.iter().map(Verified::digest).collect();
         let outcomes = match blobs.len() {
             1 => vec![self.slow.put(blobs.into_iter().next().expect("there is one")).await],
             _ => self.slow.put_many(blobs).await,
         };
-        let (mut written, mut first_error) = (Vec::new(), None);
+        let (mut written, mut refused, mut unavailable) = (Vec::new(), Vec::new(), None);
         for (digest, outcome) in digests.into_iter().zip(outcomes) {
             match outcome {
                 Ok(()) => written.push(digest),
-                Err(error) => first_error = first_error.or(Some(error)),
+                Err(error) if error.kind() == ErrorKind::Unavailable => unavailable = Some(error),
+                Err(error) => refused.push((digest, error)),
             }
         }
-        self.written(&written, failed).await?;
-        first_error.map_or(Ok(()), Err)
+        self.written(written, left).await?;
+        for (digest, error) in refused {
+            self.refused(digest, &error, left).await?;
+        }
+        unavailable.map_or(Ok(()), Err)
     }
 
-    async fn written(&self, written: &[Digest], failed: &mut DigestSet) -> Result<()> {
+    /// The slow store answered, and did not take a blob.
+    async fn refused(&self, digest: Digest, error: &Error, left: &mut DigestSet) -> Result<()> {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        if error.kind() == ErrorKind::InvalidArgument {
+            tracing::error!(%digest, %error, slow = %self.slow, "a blob that the slow store refuses is not written there");
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+            self.done(&[digest]).await?;
+            left.remove(&digest);
+            return Ok(());
+        }
+        left.remove(&digest);
+        let mut queue = self.queue();
+        queue.last_failure = Some(error.to_string());
+        if queue.defer(digest) == 0 {
+            tracing::warn!(%digest, %error, slow = %self.slow, "a blob that the slow store did not take waits, and is tried again");
+        }
+        drop(queue);
+        self.fewer.notify_waiters();
+        Ok(())
+    }
+
+    async fn written(&self, written: Vec<Digest>, left: &mut DigestSet) -> Result<()> {
         self.counters.written.fetch_add(written.len() as u64, Ordering::Relaxed);
-        self.done(written).await?;
+        self.done(&written).await?;
         for digest in written {
-            failed.remove(digest);
+            left.remove(&digest);
         }
         Ok(())
     }
