@@ -73,7 +73,7 @@ impl Upstream {
     pub(super) async fn get(&self, action: Digest) -> Result<Answer> {
         let outcome = match &self.behind {
             None => self.results.get(action).await,
-            Some(behind) if behind.holds(&action) || behind.is_down() => return Ok(Answer::AsKeptHere),
+            Some(behind) if behind.holds(&action) || !behind.may_be_asked() => return Ok(Answer::AsKeptHere),
             Some(behind) => {
                 let outcome = within_patience(self.results.get(action)).await;
                 behind.note(&outcome);

@@ -32,6 +32,27 @@ impl Health {
         known.leave_alone_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Whether it failed the last time.
+    pub(super) fn is_failing(&self) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.failures > 0
+    }
+
+    /// Whether it is to be asked: if it failed, by one caller after each pause, so that the others need not find out how long it does not
+    /// answer. Whoever is told so asks, and notes the answer.
+    pub(super) fn may_be_asked(&self) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match known.leave_alone_until {
+            Some(until) if now < until => false,
+            Some(_) => {
+                known.leave_alone_until = Some(now + pause_after(known.failures));
+                true
+            }
+            None => true,
+        }
+    }
+
     /// Notes whether `store` answered. What begins and ends is logged, and nothing between.
     pub(super) fn note(&self, store: &impl fmt::Display, has_answered: bool) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,10 +71,13 @@ impl Health {
         if known.failures == 0 {
             tracing::warn!(%store, "a store does not answer, and is left alone for a while");
         }
-        let pause = PAUSE_FIRST.saturating_mul(1 << known.failures.min(16)).min(PAUSE_MAX);
+        known.leave_alone_until = Some(now + pause_after(known.failures));
         known.failures = known.failures.saturating_add(1);
-        known.leave_alone_until = Some(now + pause);
     }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX)
 }
 
 /// Whether a store answered at all, be it with an error about a blob.
@@ -86,5 +110,21 @@ mod tests {
         health.note(&"store", false);
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(!health.is_down());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_asked_by_one_caller_after_each_pause() {
+        let health = Health::default();
+        let asked = |health: &Health| (0..5).filter(|_| health.may_be_asked()).count();
+        assert_eq!((asked(&health), health.is_failing()), (5, false));
+        health.note(&"store", false);
+        assert_eq!((asked(&health), health.is_failing()), (0, true));
+        for _ in 0..3 {
+            // Those who ask may go away without a word.
+            tokio::time::advance(PAUSE_MAX).await;
+            assert_eq!(asked(&health), 1);
+        }
+        health.note(&"store", true);
+        assert_eq!((asked(&health), health.is_failing()), (5, false));
     }
 }

@@ -48,8 +48,11 @@ pub trait UpstreamBlobs: fmt::Debug + Send + Sync + 'static {
     /// Whether a blob is here.
     async fn is_here(&self, digest: Digest) -> rootcellar_store::Result<bool>;
 
-    /// Whether nobody answered there a moment ago.
-    fn is_down(&self) -> bool;
+    /// Whether nobody answered there the last time.
+    fn is_failing(&self) -> bool;
+
+    /// Whether somebody there is to be asked: while nobody answers, by one caller now and then, who notes how it went.
+    fn may_be_asked(&self) -> bool;
 
     /// Notes whether somebody answered there.
     fn note_answer(&self, has_answered: bool);
@@ -65,8 +68,12 @@ impl<F: BlobStore + ?Sized> UpstreamBlobs for Tiered<F> {
         self.fast_has(digest).await
     }
 
-    fn is_down(&self) -> bool {
-        self.slow_is_down()
+    fn is_failing(&self) -> bool {
+        self.slow_is_failing()
+    }
+
+    fn may_be_asked(&self) -> bool {
+        self.slow_may_be_asked()
     }
 
     fn note_answer(&self, has_answered: bool) {
@@ -175,9 +182,9 @@ impl ResultsBehind {
         self.shared.queue().holds(action)
     }
 
-    /// Whether the upstream cache cannot be reached at the moment.
-    pub(super) fn is_down(&self) -> bool {
-        self.shared.blobs.iter().any(|blobs| blobs.is_down())
+    /// Whether the upstream cache is to be asked: while it does not answer, by one caller now and then, who notes how it went.
+    pub(super) fn may_be_asked(&self) -> bool {
+        self.shared.blobs.iter().all(|blobs| blobs.may_be_asked())
     }
 
     /// Whether reading a blob asks nobody who does not answer at the moment.
@@ -186,7 +193,7 @@ impl ResultsBehind {
             if blobs.is_here(digest).await? {
                 return Ok(true);
             }
-            if blobs.is_down() {
+            if blobs.is_failing() {
                 return Ok(false);
             }
         }

@@ -108,8 +108,12 @@ impl UpstreamBlobs for Elsewhere {
         Ok(true)
     }
 
-    fn is_down(&self) -> bool {
+    fn is_failing(&self) -> bool {
         self.is_left_alone.load(Ordering::Relaxed)
+    }
+
+    fn may_be_asked(&self) -> bool {
+        !self.is_failing()
     }
 
     fn note_answer(&self, has_answered: bool) {

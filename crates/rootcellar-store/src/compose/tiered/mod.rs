@@ -152,9 +152,15 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         Ok(self.fast.find_missing(&[digest]).await?.is_empty())
     }
 
-    /// Whether the slow store did not answer a moment ago, and is left alone for a while. Known only where puts are written behind.
-    pub fn slow_is_down(&self) -> bool {
-        self.behind.as_ref().is_some_and(|behind| behind.slow_is_down())
+    /// Whether the slow store did not answer the last time. Known only where puts are written behind.
+    pub fn slow_is_failing(&self) -> bool {
+        self.behind.as_ref().is_some_and(|behind| behind.slow_is_failing())
+    }
+
+    /// Whether the slow store is to be asked: while it does not answer, by one caller now and then, who says how it went
+    /// ([`note_slow`](Self::note_slow)). Always where puts are written through.
+    pub fn slow_may_be_asked(&self) -> bool {
+        self.behind.as_ref().is_none_or(|behind| behind.slow_may_be_asked())
     }
 
     /// Notes whether the slow store answered somebody who asked it otherwise: a server that is asked for action results, too, say.
@@ -220,7 +226,7 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         let Some(behind) = &self.behind else {
             return self.slow.find_missing(&digests).await;
         };
-        if behind.slow_is_down() {
+        if !behind.slow_may_be_asked() {
             return Ok(digests);
         }
         let answer = match tokio::time::timeout(ANSWER_PATIENCE, self.slow.find_missing(&digests)).await {

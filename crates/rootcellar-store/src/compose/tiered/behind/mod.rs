@@ -170,9 +170,14 @@ impl Behind {
         }
     }
 
-    /// Whether the slow store did not answer a moment ago.
-    pub(super) fn slow_is_down(&self) -> bool {
-        self.health.is_down()
+    /// Whether the slow store did not answer the last time.
+    pub(super) fn slow_is_failing(&self) -> bool {
+        self.health.is_failing()
+    }
+
+    /// Whether the slow store is to be asked: while it does not answer, by somebody now and then.
+    pub(super) fn slow_may_be_asked(&self) -> bool {
+        self.health.may_be_asked()
     }
 
     /// Notes whether the slow store answered.
