@@ -33,7 +33,7 @@ pub use self::upstream::ActionResults;
 use self::upstream::{Answer, Upstream};
 use crate::action::{ActionLimits, LoadedAction, read_action};
 use crate::closure::{self, ClosureLimits};
-use crate::spilled_records::SpilledRecords;
+use crate::spilled_records::{Prepared, SpilledRecords};
 use crate::{Error, ErrorKind, Result, digest_list, inlined, result};
 
 /// The records of this cache.
@@ -64,11 +64,11 @@ impl Default for ActionCacheOptions {
     }
 }
 
-/// A result that was kept just now.
-struct KeptHere {
-    /// As it is kept: contents that were inlined are in the store.
+/// A result that may be kept.
+struct Gathered {
+    /// As it will be kept: contents that were inlined are in the store.
     result: reapi::ActionResult,
-    record_bytes: usize,
+    record: Prepared,
 }
 
 /// Maps actions to results whose blobs are all in the store.
@@ -189,21 +189,22 @@ impl ActionCache {
         if forbidden == Some(true) {
             return Ok(None);
         }
-        let turn = upstream.turn(&action).await;
-        if upstream.behind.as_ref().is_some_and(|behind| behind.holds(&action)) {
-            // Put after the upstream cache was asked.
-            drop(turn);
-            return self.get_own(action).await;
-        }
-        match self.keep_own(action, result.clone(), forbidden.is_some()).await {
-            Ok(_) => upstream.note(action, &result),
+        let gathered = match self.gather(action, result.clone(), forbidden.is_some()).await {
+            Ok(gathered) => gathered,
             Err(error) if !error.missing().is_empty() => {
                 tracing::debug!(%action, %error, "a result of the upstream cache is incomplete and is not served");
                 return Ok(None);
             }
             Err(error) => return Err(error.about(upstream)),
+        };
+        {
+            let _turn = upstream.turn(&action).await;
+            // What was put after the upstream cache was asked stays.
+            if !upstream.holds(&action) {
+                self.write(action, gathered.record).await?;
+                upstream.note(action, &result);
+            }
         }
-        drop(turn);
         self.get_own(action).await
     }
 
@@ -326,24 +327,31 @@ impl ActionCache {
         result: reapi::ActionResult,
         action_seen: bool,
     ) -> Result<reapi::ActionResult> {
+        let Gathered { result, record } = self.gather(action, result, action_seen).await?;
         let Some(upstream) = &self.upstream else {
-            return Ok(self.keep_own(action, result, action_seen).await?.result);
+            self.write(action, record).await?;
+            return Ok(result);
         };
-        let Some(behind) = &upstream.behind else {
-            let kept = self.keep_own(action, result, action_seen).await?.result;
-            upstream.forget(&action);
-            upstream.put(action, kept.clone()).await?;
-            return Ok(kept);
+        let behind = match &upstream.behind {
+            Some(behind) => Some((behind, behind.room().await?)),
+            None => None,
         };
-        let room = behind.room().await?;
-        let _turn = upstream.turn(&action).await;
+        let turn = upstream.turn(&action).await;
         upstream.forget(&action);
-        let kept = self.keep_own(action, result, action_seen).await?;
-        behind.put(action, room, kept.record_bytes).await?;
-        Ok(kept.result)
+        let record_bytes = record.len();
+        self.write(action, record).await?;
+        match behind {
+            Some((behind, room)) => behind.put(action, room, record_bytes).await?,
+            None => {
+                drop(turn);
+                upstream.put(action, result.clone()).await?;
+            }
+        }
+        Ok(result)
     }
 
-    async fn keep_own(&self, action: Digest, mut result: reapi::ActionResult, action_seen: bool) -> Result<KeptHere> {
+    /// Makes sure that a result may be kept and that all its blobs are in the store, and makes the record of it.
+    async fn gather(&self, action: Digest, mut result: reapi::ActionResult, action_seen: bool) -> Result<Gathered> {
         let function = action.function();
         let complete_at = self.time_relied_on();
         inlined::move_to_store(&*self.store, function, &mut result).await?;
@@ -356,8 +364,8 @@ impl ActionCache {
             complete_at,
             closure,
         };
-        Ok(KeptHere {
-            record_bytes: self.write(action, &entry).await?,
+        Ok(Gathered {
+            record: self.record(action, &entry).await?,
             result: entry.result,
         })
     }
@@ -366,7 +374,7 @@ impl ActionCache {
     async fn note_complete(&self, action: Digest, key: &[u8], record: &Bytes, entry: &Entry) {
         let note = async {
             if self.entries.get_record(key).await?.as_ref() == Some(record) {
-                self.write(action, entry).await?;
+                self.write(action, self.record(action, entry).await?).await?;
             }
             Ok::<(), Error>(())
         };
@@ -375,13 +383,13 @@ impl ActionCache {
         }
     }
 
-    /// Writes the record of an entry; says how long that is.
-    async fn write(&self, action: Digest, entry: &Entry) -> Result<usize> {
+    async fn record(&self, action: Digest, entry: &Entry) -> Result<Prepared> {
         let function = action.function();
-        let value = self.entries.prepare(function, entry.encode(function)).await?;
-        let record_bytes = value.len();
-        self.entries.put(&digest_list::key(action), value, None).await?;
-        Ok(record_bytes)
+        self.entries.prepare(function, entry.encode(function)).await
+    }
+
+    async fn write(&self, action: Digest, record: Prepared) -> Result<()> {
+        self.entries.put(&digest_list::key(action), record, None).await
     }
 
     /// The time, if the store relies on what is complete from now on.

@@ -91,6 +91,11 @@ impl Upstream {
         }
     }
 
+    /// Whether a result of the action waits here to be written to the other cache.
+    pub(super) fn holds(&self, action: &Digest) -> bool {
+        self.behind.as_ref().is_some_and(|behind| behind.holds(action))
+    }
+
     /// Waits until nobody else writes what is kept here of an action.
     pub(super) async fn turn(&self, action: &Digest) -> tokio::sync::MutexGuard<'_, ()> {
         self.turns[usize::from(action.hash()[0]) % TURNS].lock().await
