@@ -140,6 +140,14 @@ impl Pending {
         }
     }
 
+    /// Syncs additions that were not synced when they were made.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn sync(&self) -> Result<()> {
+        self.sync_list(&mut self.list())
+    }
+
     fn sync_list(&self, list: &mut List) -> Result<()> {
         if list.is_unsynced {
             let synced = list.file.sync();
@@ -149,12 +157,12 @@ impl Pending {
         Ok(())
     }
 
-    /// Syncs additions that were not synced when they were made, each second, for ever. Runs on a tokio runtime.
+    /// Does that each second, for ever. Runs on a tokio runtime.
     pub async fn keep_synced(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SYNC_INTERVAL).await;
             let this = self.clone();
-            let synced = tokio::task::spawn_blocking(move || this.sync_list(&mut this.list()));
+            let synced = tokio::task::spawn_blocking(move || this.sync());
             if let Ok(Err(error)) = synced.await {
                 tracing::warn!(path = %self.path.display(), %error, "a list of what is still to be done could not be synced");
             }

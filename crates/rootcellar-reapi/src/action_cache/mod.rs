@@ -199,7 +199,7 @@ impl ActionCache {
         };
         {
             let _turn = upstream.turn(&action).await;
-            // What was put after the upstream cache was asked stays.
+            // What was put after the upstream cache was asked, and waits, stays.
             if !upstream.holds(&action) {
                 self.write(action, gathered.record).await?;
                 upstream.note(action, &result);

@@ -18,7 +18,7 @@ use prost::Message as _;
 use rootcellar_digest::{Digest, DigestFunction};
 use rootcellar_proto::reapi;
 
-use super::behind::ResultsBehind;
+use super::behind::{ResultsBehind, is_no_answer};
 use crate::{Error, ErrorKind, Result};
 
 /// Keeps results of actions, and need not look whether their blobs are there.
@@ -83,7 +83,7 @@ impl Upstream {
         match outcome {
             Ok(Some(result)) => Ok(Answer::Result(Box::new(result))),
             Ok(None) => Ok(Answer::Nothing),
-            Err(error) if self.behind.is_some() && error.kind() == ErrorKind::Unavailable => {
+            Err(error) if self.behind.is_some() && is_no_answer(error.kind()) => {
                 tracing::debug!(%action, %error, "the upstream cache does not answer: what is kept here is served");
                 Ok(Answer::AsKeptHere)
             }

@@ -47,6 +47,7 @@ impl Health {
             Some(until) if now < until => false,
             Some(_) => {
                 known.leave_alone_until = Some(now + pause_after(known.failures));
+                known.failures = known.failures.saturating_add(1);
                 true
             }
             None => true,
@@ -119,11 +120,16 @@ mod tests {
         assert_eq!((asked(&health), health.is_failing()), (5, false));
         health.note(&"store", false);
         assert_eq!((asked(&health), health.is_failing()), (0, true));
-        for _ in 0..3 {
-            // Those who ask may go away without a word.
-            tokio::time::advance(PAUSE_MAX).await;
-            assert_eq!(asked(&health), 1);
+        // Those who ask may go away without a word, or find out late: the pauses grow all the same.
+        let mut times = 0;
+        for _ in 0..600 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            times += asked(&health);
+            if times % 2 == 1 {
+                health.note(&"store", false);
+            }
         }
+        assert_eq!(times, 7, "after 0.5, 1, 2, 4, 8, 15 and 15 seconds");
         health.note(&"store", true);
         assert_eq!((asked(&health), health.is_failing()), (5, false));
     }

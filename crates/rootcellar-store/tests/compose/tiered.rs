@@ -469,8 +469,39 @@ async fn blobs_that_the_slow_store_refuses_hold_up_no_others() {
     );
     assert!(tiered.write_out(&[large.digest()]).await.is_err());
     slow.size_max.store(u64::MAX, Ordering::Relaxed);
-    tiered.flush().await;
+    assert_eq!(tiered.write_out(&[large.digest()]).await.unwrap(), []);
     assert!(slow.find_missing(&[large.digest()]).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_are_refused_again_and_again_give_way_to_others() {
+    let ground = Ground::new();
+    let slow = Arc::new(Picky {
+        inner: memory(1 << 30),
+        size_max: AtomicU64::new(100_000),
+    });
+    let tiered = ground.tiered(ground.disk(1 << 30).await, slow.clone());
+    let options = BehindOptions::default()
+        .with_bytes_max(1 << 20)
+        .with_patience(Duration::from_millis(200));
+    let tiered = tiered.write_behind(&ground.path(), options).await.unwrap();
+    for number in 0..5 {
+        tiered.put(blob(1200 + number, 200_000)).await.unwrap();
+    }
+    while depth(&tiered).failures < 5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let small = blob(1300, 90_000);
+    let refused = tiered.put(small.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("too large"), "{refused}");
+    assert_eq!((depth(&tiered).blobs, depth(&tiered).lost), (4, 1));
+    tiered.put(small.clone()).await.unwrap();
+    let arrive = async {
+        while !slow.find_missing(&[small.digest()]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrive).await.unwrap();
 }
 
 /// Lets go of both, without writing anything.

@@ -47,13 +47,15 @@ pub(crate) struct UpstreamResults {
     pub(crate) results: Arc<dyn ActionResults>,
     /// The tiers on the way, the nearest one first.
     pub(crate) tiers: Vec<Arc<dyn UpstreamBlobs>>,
-    /// How results are written behind, if one of the tiers writes blobs behind: as the nearest such one says.
-    pub(crate) behind: Option<ResultsBehindOptions>,
+    /// The nearest tier that writes blobs behind, if there is one: its place, and how. Results are written behind as it says.
+    behind: Option<(String, BehindOptions)>,
 }
 
 /// A storage that was made.
 pub(crate) struct Built {
     pub(crate) node: Node,
+    /// How results are written behind to another server, if they are.
+    pub(crate) results_behind: Option<ResultsBehindOptions>,
     pub(crate) spool: Spool,
     /// What has to be closed, what stands on others behind them.
     pub(crate) closers: Vec<Closer>,
@@ -69,11 +71,20 @@ pub(crate) async fn build(config: &Config, storage: &Storage, clock: Arc<dyn Clo
         Some(local) => local.spool().clone(),
         None => builder.spool()?,
     };
+    let results_behind = match node.upstream.as_ref().and_then(|upstream| upstream.behind.as_ref()) {
+        Some((path, behind)) => {
+            let list = builder.front_dir()?.list(&format!("{path}.results"));
+            let options = ResultsBehindOptions::new(list);
+            Some(options.with_patience(behind.patience).synced(behind.is_synced))
+        }
+        None => None,
+    };
     if FrontDir::within(&config.dir).exists() {
         builder.front_dir()?.tell_of_forgotten_lists()?;
     }
     Ok(Built {
         node,
+        results_behind,
         spool,
         closers: builder.closers,
         observed: builder.observed,
@@ -305,11 +316,7 @@ impl<'a> Builder<'a> {
                 if let Some(upstream) = &mut slow.upstream {
                     upstream.tiers.insert(0, tiered.clone());
                     if is_behind {
-                        let list = self.front_dir()?.list(&format!("{path}.results"));
-                        let results = ResultsBehindOptions::new(list)
-                            .with_patience(behind.patience)
-                            .synced(behind.is_synced);
-                        upstream.behind = Some(results);
+                        upstream.behind = Some((path.clone(), behind));
                     }
                 }
                 self.closers.push(Closer::Tiered(tiered.clone()));

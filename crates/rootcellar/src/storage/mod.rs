@@ -53,6 +53,7 @@ impl Storage {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let Built {
             node,
+            results_behind,
             spool,
             mut closers,
             mut observed,
@@ -72,7 +73,7 @@ impl Storage {
                 let in_memory = || Arc::new(MemoryRecords::new(NOTES_BYTES_MAX, clock.clone())) as _;
                 let notes = notes.unwrap_or_else(in_memory);
                 let cache = ActionCache::new(notes, store.clone(), cache_options);
-                match &upstream.behind {
+                match &results_behind {
                     None => cache.with_upstream(upstream.results),
                     Some(options) => {
                         let list = options.list.display().to_string();

@@ -34,6 +34,8 @@ use super::upstream::ActionResults;
 use crate::spilled_records::{RECORD_BYTES_MAX, SpilledRecords};
 use crate::{Error, ErrorKind, Result, digest_list};
 
+/// How often the upstream cache may call a result invalid until that is believed: for half a minute.
+const REFUSALS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A unit of the semaphore that counts bytes.
@@ -126,6 +128,8 @@ enum Outcome {
     Lost(String),
     /// There is something about it that may be otherwise later.
     Later(Error),
+    /// So the upstream cache says, or who keeps its blobs. It is believed when it says so again and again.
+    Invalid(Error),
     /// Nobody answers there.
     Unavailable(Error),
 }
@@ -175,6 +179,10 @@ impl ResultsBehind {
     pub(super) async fn close(&self) {
         let mut writers = std::mem::take(&mut *self.writers.lock().unwrap_or_else(PoisonError::into_inner));
         writers.shutdown().await;
+        let list = self.shared.list.clone();
+        if let Err(error) = blocking(move || list.sync()).await {
+            tracing::warn!(%error, "the list of action results that wait could not be synced");
+        }
     }
 
     /// Whether a result of the action waits: what the upstream cache says of the action is older.
@@ -224,6 +232,12 @@ impl ResultsBehind {
             return Ok(room);
         }
         shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        // Results that are refused again and again must not keep out all others: one of them goes for each put.
+        let clogging = shared.queue().take_clogging();
+        if let Some((action, number)) = clogging {
+            shared.lost(action, "it was refused too often");
+            shared.strike_out(vec![(number, action)]).await?;
+        }
         let (waiting, why) = {
             let queue = shared.queue();
             let why = queue.last_failure.as_ref();
@@ -319,9 +333,12 @@ impl Shared {
     }
 
     fn note<T>(&self, outcome: &Result<T>) {
-        let is_unavailable = |error: &Error| error.kind() == ErrorKind::Unavailable;
-        if let Some(nearest_to_it) = self.blobs.last() {
-            nearest_to_it.note_answer(!outcome.as_ref().is_err_and(is_unavailable));
+        let has_answered = !outcome.as_ref().is_err_and(|error| is_no_answer(error.kind()));
+        for (further, blobs) in self.blobs.iter().rev().enumerate() {
+            // That nobody answers is the fault of the last part of the way.
+            if has_answered || further == 0 {
+                blobs.note_answer(has_answered);
+            }
         }
     }
 
@@ -334,6 +351,9 @@ impl Shared {
                 let mut queue = self.queue();
                 (queue.take(), queue.next_due())
             };
+            if self.queue().has_waiting() {
+                self.work.notify_one();
+            }
             let Some((action, number)) = taken else {
                 match next_due {
                     // Whichever comes first.
@@ -372,19 +392,35 @@ impl Shared {
             // What the last one does not find is nowhere; what another one does not find may be further on.
             nowhere = match blobs.write_out(&entry.closure).await {
                 Ok(nowhere) => nowhere,
-                Err(error) => return of_error(error.into()),
+                Err(error) => return Outcome::of(error.into()),
             };
         }
         if let Some(first) = nowhere.first() {
-            return Outcome::Lost(format!("{} of its blobs are lost, among them {first}", nowhere.len()));
+            return self.without(&nowhere, *first).await;
         }
         let outcome = self.upstream.put(action, entry.result).await;
         self.note(&outcome);
-        match outcome {
-            Ok(()) => Outcome::Written,
-            Err(error) if error.kind() == ErrorKind::InvalidArgument => Outcome::Lost(error.to_string()),
-            Err(error) => of_error(error),
+        outcome.map_or_else(Outcome::of, |()| Outcome::Written)
+    }
+
+    /// What becomes of a result whose blobs were not found, on the whole way.
+    async fn without(&self, nowhere: &[Digest], first: Digest) -> Outcome {
+        let reason = format!("{} of its blobs are lost, among them {first}", nowhere.len());
+        for blobs in &self.blobs {
+            match blobs.is_here(first).await {
+                Ok(false) => {}
+                // The next store on the way had it a moment ago.
+                Ok(true) => return Outcome::Later(Error::new(ErrorKind::FailedPrecondition, reason)),
+                Err(error) => return Outcome::Later(error.into()),
+            }
         }
+        Outcome::Lost(reason)
+    }
+
+    /// Tells that a result will not be written.
+    fn lost(&self, action: Digest, reason: &str) {
+        tracing::error!(%action, reason, upstream = %self.upstream, "an action result will not be written to the upstream cache");
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     fn failed(&self, error: &Error) {
@@ -396,13 +432,15 @@ impl Shared {
     async fn settle(&self, action: Digest, number: u64, outcome: Outcome) {
         match outcome {
             Outcome::Written => _ = self.counters.written.fetch_add(1, Ordering::Relaxed),
-            Outcome::Lost(reason) => {
-                tracing::error!(%action, reason, upstream = %self.upstream, "an action result will not be written to the upstream cache");
-                self.counters.lost.fetch_add(1, Ordering::Relaxed);
+            Outcome::Lost(reason) => self.lost(action, &reason),
+            Outcome::Invalid(error) if self.queue().refusals(&action) + 1 >= REFUSALS_MAX => {
+                self.lost(action, &error.to_string());
             }
-            Outcome::Later(error) | Outcome::Unavailable(error) => {
+            Outcome::Invalid(error) | Outcome::Later(error) | Outcome::Unavailable(error) => {
                 self.failed(&error);
-                if self.queue().defer(action) == 0 {
+                let refusals = self.queue().defer(action);
+                self.work.notify_one();
+                if refusals == 1 {
                     tracing::warn!(%action, %error, upstream = %self.upstream, "an action result was not taken, and is tried again");
                 }
                 return;
@@ -415,11 +453,22 @@ impl Shared {
     }
 }
 
-fn of_error(error: Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::Unavailable => Outcome::Unavailable(error),
-        _ => Outcome::Later(error),
+impl Outcome {
+    fn of(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidArgument => Self::Invalid(error),
+            kind if is_no_answer(kind) => Self::Unavailable(error),
+            _ => Self::Later(error),
+        }
     }
+}
+
+/// Whether an error says that nobody answered, or not in time.
+pub(super) fn is_no_answer(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Aborted | ErrorKind::Cancelled
+    )
 }
 
 fn units_of(bytes: usize) -> u32 {

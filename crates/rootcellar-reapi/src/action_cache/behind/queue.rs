@@ -99,22 +99,49 @@ impl Queue {
         self.deferred.first().map(|(due, _)| *due)
     }
 
+    /// Whether there is something to be taken now.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Takes out an action whose result was refused, one of those most often, if such results are more than half of all that wait. Tells the
+    /// number of the put, too.
+    pub(super) fn take_clogging(&mut self) -> Option<(Digest, u64)> {
+        if self.deferred.len() <= self.puts.len() / 2 {
+            return None;
+        }
+        let worst = self
+            .deferred
+            .iter()
+            .max_by_key(|(_, action)| self.puts[action].refusals);
+        let worst = *worst.expect("there is one");
+        self.deferred.remove(&worst);
+        let put = self.puts.remove(&worst.1).expect("what is deferred waits");
+        Some((worst.1, put.number))
+    }
+
     /// Has an action that was taken wait again.
     pub(super) fn put_back(&mut self, action: Digest) {
         self.waiting.push_back(action);
     }
 
-    /// Has an action that was taken wait for a while; says how often that was so before.
+    /// Has an action that was taken wait for a while; says how often that was so.
     pub(super) fn defer(&mut self, action: Digest) -> u32 {
         let put = self
             .puts
             .get_mut(&action)
             .expect("what was taken waits until it is done");
-        let before = put.refusals;
-        put.refusals = before.saturating_add(1);
-        let pause = DEFERRED_FIRST.saturating_mul(1 << before.min(16)).min(DEFERRED_MAX);
+        let pause = DEFERRED_FIRST
+            .saturating_mul(1 << put.refusals.min(16))
+            .min(DEFERRED_MAX);
+        put.refusals = put.refusals.saturating_add(1);
         self.deferred.insert((Instant::now() + pause, action));
-        before
+        put.refusals
+    }
+
+    /// How often the result of an action was refused.
+    pub(super) fn refusals(&self, action: &Digest) -> u32 {
+        self.puts.get(action).map_or(0, |put| put.refusals)
     }
 
     /// Ends a put that was taken. If a later one took its place, that is to be written.

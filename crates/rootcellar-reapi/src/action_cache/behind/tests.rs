@@ -95,6 +95,13 @@ impl UpstreamBlobs for Elsewhere {
         if self.answer().is_err() {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "find missing", "down"));
         }
+        if digests.iter().any(|digest| digest.function() != FUNCTION) {
+            return Err(StoreError::new(
+                StoreErrorKind::InvalidArgument,
+                "find missing",
+                "unknown function",
+            ));
+        }
         let nowhere = self.nowhere.lock().unwrap().clone();
         self.blobs.lock().unwrap().extend(digests);
         Ok(digests
@@ -104,8 +111,8 @@ impl UpstreamBlobs for Elsewhere {
             .collect())
     }
 
-    async fn is_here(&self, _digest: Digest) -> rootcellar_store::Result<bool> {
-        Ok(true)
+    async fn is_here(&self, digest: Digest) -> rootcellar_store::Result<bool> {
+        Ok(!self.nowhere.lock().unwrap().contains(&digest))
     }
 
     fn is_failing(&self) -> bool {
@@ -338,7 +345,7 @@ async fn when_no_more_may_wait_a_put_waits_and_is_refused() {
     assert!(setup.elsewhere.result(action(3)).is_some());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_written_ever_is_counted_and_does_not_hold_up_the_others() {
     let setup = Setup::new();
     let front = setup.front().await;
@@ -352,12 +359,42 @@ async fn what_cannot_be_written_ever_is_counted_and_does_not_hold_up_the_others(
     front.put(action(3), lost.clone()).await.unwrap();
     let lost = functions::from_proto(FUNCTION, lost.output_files[0].digest.as_ref().unwrap());
     setup.elsewhere.nowhere.lock().unwrap().insert(lost.unwrap());
+    let of_another_function = Digest::of(DigestFunction::Blake3, b"action");
+    let blob = setup.store.keep(DigestFunction::Blake3, "content").await;
+    let result = reapi::ActionResult {
+        stdout_digest: Some(functions::to_proto(blob)),
+        ..Default::default()
+    };
+    front.put(of_another_function, result).await.unwrap();
     setup.elsewhere.set_down(false);
     settle(&front).await;
     assert!(setup.elsewhere.result(action(2)).is_some());
     assert!(setup.elsewhere.result(action(3)).is_none());
     let statistics = statistics(&front);
-    assert_eq!((statistics.written, statistics.lost), (1, 3));
+    assert_eq!((statistics.written, statistics.lost), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_that_are_refused_again_and_again_give_way_to_others() {
+    let mut setup = Setup::new();
+    setup.options = setup.options.with_results_max(10).with_patience(Duration::from_secs(1));
+    let front = setup.front().await;
+    setup.elsewhere.not_now.lock().unwrap().extend((0..10).map(action));
+    for number in 0..10 {
+        front.put(action(number), setup.result("content").await).await.unwrap();
+    }
+    let put = async |number| front.put(action(number), setup.result("content").await).await;
+    put(10).await.unwrap_err();
+    assert_eq!(statistics(&front).lost, 1);
+    put(10).await.unwrap();
+    let arrive = async {
+        while statistics(&front).results > 9 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), arrive).await.unwrap();
+    assert!(setup.elsewhere.result(action(10)).is_some());
+    assert_eq!(statistics(&front).lost, 1);
 }
 
 #[tokio::test]

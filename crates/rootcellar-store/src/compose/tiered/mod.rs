@@ -117,6 +117,9 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
     /// Ends all that goes on in the background. What waits to be written stays on its list.
     pub async fn close(&self) {
         self.writers.end().await;
+        if let Some(behind) = &self.behind {
+            behind.close().await;
+        }
         self.fills.end().await;
         self.uses.end().await;
     }
@@ -132,6 +135,9 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
     /// # Errors
     /// What the stores say: then some may be there.
     pub async fn write_out(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        if digests.iter().all(Digest::is_empty_blob) {
+            return Ok(Vec::new());
+        }
         let write_out = async {
             if let Some(behind) = &self.behind {
                 behind.write_now(digests).await?;

@@ -189,6 +189,14 @@ impl Behind {
         self.health.note(&self.slow, has_answered);
     }
 
+    /// Syncs the list, once the writers have ended.
+    pub(super) async fn close(&self) {
+        let list = self.list.clone();
+        if let Err(error) = blocking(move || list.sync()).await {
+            tracing::warn!(%error, "a list of what is still to be done could not be synced");
+        }
+    }
+
     /// Waits until nothing waits.
     pub(super) async fn flush(&self) {
         self.wait_while(|queue| !queue.entries.is_empty()).await;
@@ -327,6 +335,11 @@ impl Behind {
             return Ok(Room::Taken(taken));
         }
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        // Blobs that are refused again and again must not keep out all others: one of them goes for each put.
+        let clogging = self.queue().clogging(self.options.bytes_max, self.options.blobs_max);
+        if let Some(clogging) = clogging {
+            self.give_up_refused(clogging).await?;
+        }
         let (blobs, bytes, why) = {
             let queue = self.queue();
             let why = queue.last_failure.as_ref();

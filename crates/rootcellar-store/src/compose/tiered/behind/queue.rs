@@ -120,6 +120,24 @@ impl Queue {
         }
     }
 
+    /// Takes a blob before its turn; not if it was refused before.
+    pub(super) fn claim_new(&mut self, digest: &Digest) -> bool {
+        self.entries.get(digest).is_some_and(|entry| entry.refusals == 0) && self.claim(digest)
+    }
+
+    /// A blob that was refused, the largest of those most often, if such blobs take more than half of all that may wait.
+    pub(super) fn clogging(&self, bytes_max: u64, blobs_max: usize) -> Option<Digest> {
+        let refused = || {
+            self.entries
+                .iter()
+                .filter(|(_, entry)| entry.refusals > 0 && !entry.is_taken)
+        };
+        let bytes: u64 = refused().map(|(digest, _)| digest.size_bytes()).sum();
+        let is_too_much = bytes > bytes_max / 2 || refused().count() > blobs_max / 2;
+        let worst = refused().max_by_key(|(digest, entry)| (entry.refusals, digest.size_bytes()));
+        worst.map(|(digest, _)| *digest).filter(|_| is_too_much)
+    }
+
     /// Since when a blob waits that is being written.
     pub(super) fn taken_since(&self, digest: &Digest) -> Option<Instant> {
         self.entries
@@ -138,19 +156,21 @@ impl Queue {
         }
     }
 
-    /// Has a blob that was taken, and was not to be written, wait for a while; says how often that was so before.
+    /// Has a blob that was taken, and was not to be written, wait for a while; says how often that was so.
     pub(super) fn defer(&mut self, digest: Digest) -> u32 {
         let Some(entry) = self.entries.get_mut(&digest) else {
             return 0;
         };
         entry.is_taken = false;
-        let before = entry.refusals;
-        entry.refusals = before.saturating_add(1);
-        let pause = DEFERRED_FIRST.saturating_mul(1 << before.min(16)).min(DEFERRED_MAX);
+        let pause = DEFERRED_FIRST
+            .saturating_mul(1 << entry.refusals.min(16))
+            .min(DEFERRED_MAX);
+        entry.refusals = entry.refusals.saturating_add(1);
+        let refusals = entry.refusals;
         if !std::mem::replace(&mut entry.is_queued, true) {
             self.deferred.insert((Instant::now() + pause, digest));
         }
-        before
+        refusals
     }
 
     /// When there is something to be taken, if nothing comes before: now, or never, or at a time.

@@ -13,6 +13,8 @@ use crate::{Error, ErrorKind, Result, Verified};
 
 /// Digests that a writer takes at once.
 const TAKEN_MAX: usize = 1000;
+/// How often the slow store may call a blob invalid until that is believed: for half a minute.
+const REFUSALS_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -25,9 +27,14 @@ struct Taking<'a> {
 impl Drop for Taking<'_> {
     fn drop(&mut self) {
         let mut queue = self.behind.queue();
+        let are_left = !self.left.is_empty();
         self.left.drain().for_each(|digest| queue.put_back(digest));
         drop(queue);
         self.behind.fewer.notify_waiters();
+        if are_left {
+            // Somebody may have seen that they were taken, and sleep.
+            self.behind.work.notify_waiters();
+        }
     }
 }
 
@@ -64,8 +71,8 @@ impl Behind {
         }
     }
 
-    /// Writes those of these blobs that wait, before their turn, and waits for those that somebody writes just now. That one of them could not
-    /// be written is no error.
+    /// Writes those of these blobs that wait, before their turn, and waits for those that somebody writes just now. What the slow store
+    /// refused before is left; that a blob could not be written is no error.
     ///
     /// # Errors
     /// If the slow store does not answer.
@@ -76,7 +83,7 @@ impl Behind {
             for digest in digests {
                 match queue.taken_since(digest) {
                     Some(since) => others.push((*digest, since)),
-                    None => claimed.extend(queue.claim(digest).then_some(*digest)),
+                    None => claimed.extend(queue.claim_new(digest).then_some(*digest)),
                 }
             }
         }
@@ -111,18 +118,21 @@ impl Behind {
         ended
     }
 
-    /// Takes out of `left` what was written, or was there, or is somebody's to look at. A question that the slow store refuses is asked
-    /// again in halves: it is about one blob, and the others are not to wait for it.
+    /// Takes out of `left` what was written, or was there, or is somebody's to look at. A question that the slow store calls
+    /// invalid is asked again in halves: it is about one blob, and the others are not to wait for it.
     async fn write_parts(&self, taken: Vec<Digest>, left: &mut DigestSet) -> Result<()> {
         let mut parts = vec![taken];
         while let Some(part) = parts.pop() {
             let missing = match self.slow.find_missing(&part).await {
                 Ok(missing) => missing,
                 Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+                Err(error) if error.kind() == ErrorKind::InvalidArgument && part.len() > 1 => {
+                    parts.extend(part.chunks(part.len().div_ceil(2)).map(<[Digest]>::to_vec));
+                    continue;
+                }
                 Err(error) => {
-                    match part.as_slice() {
-                        [one] => self.refused(*one, &error, left).await?,
-                        _ => parts.extend(part.chunks(part.len().div_ceil(2)).map(<[Digest]>::to_vec)),
+                    for digest in part {
+                        self.refused(digest, &error, left).await?;
                     }
                     continue;
                 }
@@ -166,25 +176,31 @@ impl Behind {
         unavailable.map_or(Ok(()), Err)
     }
 
-    /// The slow store answered, and did not take a blob.
+    /// The slow store answered, and did not take a blob. It is tried again later, or given up: what it calls invalid again and again.
     async fn refused(&self, digest: Digest, error: &Error, left: &mut DigestSet) -> Result<()> {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        if error.kind() == ErrorKind::InvalidArgument {
-            tracing::error!(%digest, %error, slow = %self.slow, "a blob that the slow store refuses is not written there");
-            self.counters.lost.fetch_add(1, Ordering::Relaxed);
-            self.done(&[digest]).await?;
-            left.remove(&digest);
-            return Ok(());
-        }
         left.remove(&digest);
-        let mut queue = self.queue();
-        queue.last_failure = Some(error.to_string());
-        if queue.defer(digest) == 0 {
+        let refusals = {
+            let mut queue = self.queue();
+            queue.last_failure = Some(error.to_string());
+            queue.defer(digest)
+        };
+        if refusals == 1 {
             tracing::warn!(%digest, %error, slow = %self.slow, "a blob that the slow store did not take waits, and is tried again");
         }
-        drop(queue);
+        if refusals >= REFUSALS_MAX && error.kind() == ErrorKind::InvalidArgument {
+            return self.give_up_refused(digest).await;
+        }
         self.fewer.notify_waiters();
+        self.work.notify_waiters();
         Ok(())
+    }
+
+    pub(super) async fn give_up_refused(&self, digest: Digest) -> Result<()> {
+        let why = self.queue().last_failure.clone();
+        tracing::error!(%digest, why, slow = %self.slow, "a blob that the slow store refuses is not written there");
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        self.done(&[digest]).await
     }
 
     async fn written(&self, written: Vec<Digest>, left: &mut DigestSet) -> Result<()> {
