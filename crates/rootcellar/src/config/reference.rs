@@ -245,7 +245,7 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split("```").next())
             .collect();
-        assert_eq!(examples.len(), 4);
+        assert_eq!(examples.len(), 5);
         for example in examples {
             assert!(example.lines().count() <= 5, "{example}");
             File::parse(example).unwrap();
