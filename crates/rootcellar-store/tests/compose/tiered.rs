@@ -388,6 +388,13 @@ struct Picky {
 }
 
 impl Picky {
+    fn up_to(size_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inner: memory(1 << 30),
+            size_max: AtomicU64::new(size_max),
+        })
+    }
+
     fn takes(&self, digests: &[Digest]) -> Result<(), Error> {
         match digests.iter().find(|digest| digest.function() != FUNCTION) {
             Some(digest) => Err(Error::new(ErrorKind::InvalidArgument, "ask", "unknown function").on(*digest)),
@@ -433,10 +440,7 @@ impl BlobStore for Picky {
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_that_the_slow_store_refuses_hold_up_no_others() {
     let ground = Ground::new();
-    let slow = Arc::new(Picky {
-        inner: memory(1 << 30),
-        size_max: AtomicU64::new(100_000),
-    });
+    let slow = Picky::up_to(100_000);
     let tiered = ground.tiered(ground.disk(1 << 30).await, slow.clone());
     let tiered = tiered
         .write_behind(&ground.path(), BehindOptions::default())
@@ -476,10 +480,7 @@ async fn blobs_that_the_slow_store_refuses_hold_up_no_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_that_are_refused_again_and_again_give_way_to_others() {
     let ground = Ground::new();
-    let slow = Arc::new(Picky {
-        inner: memory(1 << 30),
-        size_max: AtomicU64::new(100_000),
-    });
+    let slow = Picky::up_to(100_000);
     let tiered = ground.tiered(ground.disk(1 << 30).await, slow.clone());
     let options = BehindOptions::default()
         .with_bytes_max(1 << 20)

@@ -298,14 +298,13 @@ impl Shared {
             .filter(|(number, action)| latest[action] != *number)
             .collect();
         for (action, number) in latest {
+            let record = self.entries.get_record(&digest_list::key(action)).await?;
+            let units = units_of(record.map_or(0, |record| record.len()));
             // As far as there is room: if more may wait than before, what comes has to wait for it all.
-            let bytes = self
-                .room_bytes
-                .clone()
-                .try_acquire_many_owned(units_of(RECORD_BYTES_MAX));
-            let room = self.room_results.clone().try_acquire_owned().ok().zip(bytes.ok());
-            self.queue()
-                .push(action, number, room.map(|(result, bytes)| Room::new(result, bytes)));
+            let bytes = self.room_bytes.clone().try_acquire_many_owned(units).ok();
+            let room = self.room_results.clone().try_acquire_owned().ok().zip(bytes);
+            let room = room.map(|(result, bytes)| Room::new(result, bytes));
+            self.queue().push(action, number, room);
         }
         self.strike_out(older).await
     }

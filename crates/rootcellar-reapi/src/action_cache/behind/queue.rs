@@ -104,20 +104,15 @@ impl Queue {
         !self.waiting.is_empty()
     }
 
-    /// Takes out an action whose result was refused, one of those most often, if such results are more than half of all that wait. Tells the
-    /// number of the put, too.
+    /// Takes out, of results that were refused, the one whose next try is furthest off, if such results are more than half of all that wait.
+    /// Tells its action and the number of the put.
     pub(super) fn take_clogging(&mut self) -> Option<(Digest, u64)> {
         if self.deferred.len() <= self.puts.len() / 2 {
             return None;
         }
-        let worst = self
-            .deferred
-            .iter()
-            .max_by_key(|(_, action)| self.puts[action].refusals);
-        let worst = *worst.expect("there is one");
-        self.deferred.remove(&worst);
-        let put = self.puts.remove(&worst.1).expect("what is deferred waits");
-        Some((worst.1, put.number))
+        let (_, action) = self.deferred.pop_last()?;
+        let put = self.puts.remove(&action).expect("what is deferred waits");
+        Some((action, put.number))
     }
 
     /// Has an action that was taken wait again.

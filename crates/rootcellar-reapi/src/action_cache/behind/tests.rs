@@ -182,8 +182,13 @@ fn statistics(front: &ActionCache) -> ResultsBehindStatistics {
 
 /// Waits until nothing waits.
 async fn settle(front: &ActionCache) {
+    settle_but(front, 0).await;
+}
+
+/// Waits until no more than so many results wait.
+async fn settle_but(front: &ActionCache, results: usize) {
     let settled = async {
-        while statistics(front).results > 0 {
+        while statistics(front).results > results {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -286,12 +291,7 @@ async fn a_result_that_is_not_taken_for_now_holds_up_no_others_and_is_tried_agai
     for number in 0..40 {
         front.put(action(number), setup.result("content").await).await.unwrap();
     }
-    let arrive = async {
-        while statistics(&front).results > 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), arrive).await.unwrap();
+    settle_but(&front, 20).await;
     assert_eq!(statistics(&front).written, 20);
     setup.elsewhere.not_now.lock().unwrap().clear();
     settle(&front).await;
@@ -320,6 +320,24 @@ async fn puts_of_one_action_take_the_room_of_one() {
     setup.elsewhere.set_down(false);
     settle(&front).await;
     assert_eq!(setup.elsewhere.result(action(1)), Some(setup.result("9").await));
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_left_takes_as_much_room_as_it_did() {
+    let mut setup = Setup::new();
+    // Room for one record of the greatest length, or for some ten of these.
+    setup.options = setup.options.with_patience(Duration::from_millis(100));
+    setup.options.bytes_max = 45 << 10;
+    setup.elsewhere.set_down(true);
+    let front = setup.front().await;
+    for number in 0..10 {
+        front.put(action(number), setup.result("content").await).await.unwrap();
+    }
+    front.close().await;
+    drop(front);
+    let front = setup.front().await;
+    assert_eq!(statistics(&front).results, 10);
+    front.put(action(10), setup.result("content").await).await.unwrap();
 }
 
 #[tokio::test]
@@ -387,12 +405,7 @@ async fn results_that_are_refused_again_and_again_give_way_to_others() {
     put(10).await.unwrap_err();
     assert_eq!(statistics(&front).lost, 1);
     put(10).await.unwrap();
-    let arrive = async {
-        while statistics(&front).results > 9 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), arrive).await.unwrap();
+    settle_but(&front, 9).await;
     assert!(setup.elsewhere.result(action(10)).is_some());
     assert_eq!(statistics(&front).lost, 1);
 }

@@ -146,7 +146,9 @@ impl<F: BlobStore + ?Sized> Tiered<F> {
         };
         let outcome = write_out.await;
         self.note_slow(has_answered(&outcome));
-        self.uses.note(outcome.iter().flat_map(|_| digests.iter().copied()));
+        if outcome.is_ok() {
+            self.uses.note(digests.iter().copied());
+        }
         outcome
     }
 

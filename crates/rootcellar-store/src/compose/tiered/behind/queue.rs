@@ -29,6 +29,9 @@ pub(super) struct Queue {
     pub(super) bytes: u64,
     memory_bytes: u64,
     files: usize,
+    /// Of what waits, what the slow store did not take.
+    refused_bytes: u64,
+    refused_blobs: usize,
     /// Why a blob could not be written, the last time.
     pub(super) last_failure: Option<String>,
 }
@@ -125,17 +128,18 @@ impl Queue {
         self.entries.get(digest).is_some_and(|entry| entry.refusals == 0) && self.claim(digest)
     }
 
-    /// A blob that was refused, the largest of those most often, if such blobs take more than half of all that may wait.
-    pub(super) fn clogging(&self, bytes_max: u64, blobs_max: usize) -> Option<Digest> {
-        let refused = || {
-            self.entries
-                .iter()
-                .filter(|(_, entry)| entry.refusals > 0 && !entry.is_taken)
-        };
-        let bytes: u64 = refused().map(|(digest, _)| digest.size_bytes()).sum();
-        let is_too_much = bytes > bytes_max / 2 || refused().count() > blobs_max / 2;
-        let worst = refused().max_by_key(|(digest, entry)| (entry.refusals, digest.size_bytes()));
-        worst.map(|(digest, _)| *digest).filter(|_| is_too_much)
+    /// Of blobs that were refused, the one whose next try is furthest off, if such blobs take more than half of all that may wait.
+    pub(super) fn clogging(&mut self, bytes_max: u64, blobs_max: usize) -> Option<Digest> {
+        if self.refused_bytes <= bytes_max / 2 && self.refused_blobs <= blobs_max / 2 {
+            return None;
+        }
+        while let Some((_, digest)) = self.deferred.pop_last() {
+            // Others were given up, or are being written, since they were deferred.
+            if self.entries.get(&digest).is_some_and(|entry| !entry.is_taken) {
+                return Some(digest);
+            }
+        }
+        None
     }
 
     /// Since when a blob waits that is being written.
@@ -165,6 +169,10 @@ impl Queue {
         let pause = DEFERRED_FIRST
             .saturating_mul(1 << entry.refusals.min(16))
             .min(DEFERRED_MAX);
+        if entry.refusals == 0 {
+            self.refused_bytes += digest.size_bytes();
+            self.refused_blobs += 1;
+        }
         entry.refusals = entry.refusals.saturating_add(1);
         let refusals = entry.refusals;
         if !std::mem::replace(&mut entry.is_queued, true) {
@@ -186,6 +194,10 @@ impl Queue {
             return;
         };
         self.bytes -= digest.size_bytes();
+        if entry.refusals > 0 {
+            self.refused_bytes -= digest.size_bytes();
+            self.refused_blobs -= 1;
+        }
         match entry.blob.as_ref().map(Verified::content) {
             Some(Content::Bytes(_)) => self.memory_bytes -= digest.size_bytes(),
             Some(_) => self.files -= 1,
