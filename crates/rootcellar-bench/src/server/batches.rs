@@ -23,19 +23,17 @@ pub(super) struct BatchUpdate {
     small_bytes: u64,
 }
 
-impl BatchUpdate {
-    pub(super) fn new(peer: &Peer, settings: &Settings, random: &mut Random) -> Self {
-        Self {
-            peer: peer.clone(),
-            contents: Contents::new(settings.small_bytes, random),
-            blobs_a_call: settings.blobs_a_call,
-            small_bytes: settings.small_bytes,
-        }
-    }
-}
-
 impl Load for BatchUpdate {
     type Call = reapi::BatchUpdateBlobsRequest;
+
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
+        Ok(Self {
+            peer: peer.clone(),
+            contents: Contents::new(settings.small_bytes, &mut random),
+            blobs_a_call: settings.blobs_a_call,
+            small_bytes: settings.small_bytes,
+        })
+    }
 
     fn call_bytes(&self) -> u64 {
         self.stored_bytes() + self.blobs_a_call as u64 * DIGEST_BYTES
@@ -73,9 +71,19 @@ pub(super) struct BatchRead {
     blobs_a_call: usize,
 }
 
-impl BatchRead {
+/// A batch to read, and what has to come.
+pub(super) struct ReadCall {
+    request: reapi::BatchReadBlobsRequest,
+    head: [u8; 16],
+    /// The sum of the blobs' numbers: the answers may come in any order.
+    numbers: u64,
+}
+
+impl Load for BatchRead {
+    type Call = ReadCall;
+
     /// Uploads what will be read.
-    pub(super) async fn new(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
         let mut contents = Contents::new(settings.small_bytes, &mut random);
         let blobs = contents.blobs(settings.shrunk(READ_BLOBS));
         peer.upload(blobs.iter().map(|blob| (blob.digest, contents.whole(*blob))))
@@ -88,18 +96,6 @@ impl BatchRead {
             blobs_a_call: settings.blobs_a_call,
         })
     }
-}
-
-/// A batch to read, and what has to come.
-pub(super) struct ReadCall {
-    request: reapi::BatchReadBlobsRequest,
-    head: [u8; 16],
-    /// The sum of the blobs' numbers: the answers may come in any order.
-    numbers: u64,
-}
-
-impl Load for BatchRead {
-    type Call = ReadCall;
 
     fn call_bytes(&self) -> u64 {
         self.blobs_a_call as u64 * DIGEST_BYTES

@@ -1,14 +1,16 @@
-//! Drives one load against one server: rounds of calls that are made ready while no clock runs, and then made so many at a time.
+//! Drives a load against servers: rounds of calls that are made ready while no clock runs, and then made so many at a time. The servers
+//! take turns, round by round: what else goes on on the machine then costs all of them as much.
 //!
 //! ```text
-//!   warm up ── CPU? ──┬─ prepare ─┬─ clock: calls ─┬── until the bound ── CPU?
-//!                     └───────────┴────────────────┘
+//!   each is ready, and warm ──┬─ one server: CPU? ─ prepare ─ clock: calls ─ CPU? ─┬── until the bound
+//!                             └──────────────────── the next ──────────────────────┘
 //! ```
 //!
-//! The processor time of the server is taken around all rounds, with a pause before and after: what it does in the background
-//! belongs to the load that caused it. What earlier loads have left for the disk is written before; and where the server is to keep
-//! contents, memory for them is made ready before each round ([`touch_page_cache`] says why), so a round has not too many of them. That
-//! does not always succeed, so what an item of such a load costs is the median of its rounds where they are alike, and not the mean.
+//! The processor time of a server is taken over all of its rounds, those of the others in between, and a pause before and after: what it
+//! does in the background belongs to the load that caused it. What earlier loads have left for the disk is written before; and where the
+//! server is to keep contents, memory for them is made ready before each round ([`touch_page_cache`] says why), so a round has not too
+//! many of them. That does not always succeed, so what an item of such a load costs is the mean of the rounds in the middle where they are
+//! alike, and not of all.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,10 +19,11 @@ use tokio::task::JoinSet;
 
 use super::failure::{Failure, Failures};
 use super::histogram::Histogram;
-use super::peer::Peer;
+use super::peer::{Peer, Windows};
 use super::process;
-use super::settings::{Bound, Settings};
+use super::settings::{Bound, Settings, Target};
 use crate::measure::count;
+use crate::random::Random;
 use crate::usage::touch_page_cache;
 
 /// Memory that the calls of a round may take.
@@ -29,8 +32,10 @@ const ROUND_BYTES_MAX: u64 = 256 << 20;
 const ROUND_STORED_BYTES_MAX: u64 = 512 << 20;
 /// Calls of a round.
 const ROUND_CALLS_MAX: usize = 50_000;
-/// Calls in the first round for each that is in flight: they show how many the next one can have.
-const FIRST_CALLS_EACH: usize = 4;
+/// Calls of a round at the least, for each that is in flight. The first has no more: they show how many the next one can have.
+const ROUND_CALLS_EACH_MIN: usize = 4;
+/// How long a round takes, about: short beside what changes on the machine by itself, and long beside how a round begins and ends.
+const ROUND_TIME: Duration = Duration::from_millis(500);
 /// For what a server does a moment after it has answered.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Longer than any call takes that ends at all.
@@ -45,6 +50,9 @@ pub(super) trait Load: Sized {
 
     /// Whether it has an end of its own, so that nothing of it may be left out or made to warm up.
     const ENDS: bool = false;
+
+    /// Sees that the server has what the calls need.
+    fn ready(peer: &Peer, settings: &Settings, random: Random) -> impl Future<Output = Result<Self, Failure>>;
 
     /// Bytes of memory that a call takes before it is made, about.
     fn call_bytes(&self) -> u64;
@@ -113,59 +121,103 @@ impl Measured {
     }
 }
 
-/// Drives a load over these connections until its bound, or its end.
-pub(super) async fn drive<L: Load>(mut load: L, peers: &[Peer], process: Option<u32>, settings: &Settings) -> Measured {
-    if !L::ENDS {
-        let warmed_up = run::<L>(load.round(settings.concurrency), peers, settings.concurrency).await;
+/// A server under a load, and what that has shown so far.
+pub(super) struct Driven<L> {
+    load: L,
+    peers: Vec<Peer>,
+    process: Option<u32>,
+    costs: Costs,
+    measured: Measured,
+    /// No more calls are made.
+    is_over: bool,
+}
+
+impl<L: Load> Driven<L> {
+    /// Connects, sees that the server has what the load needs, and makes some calls before any of them count.
+    pub(super) async fn ready(target: &Target, settings: &Settings, random: Random) -> Result<Self, Failure> {
+        let peers = Peer::connect(target, settings.connections, Windows::WIDE).await?;
+        let load = L::ready(&peers[0], settings, random).await?;
+        let mut driven = Self {
+            process: target.process,
+            costs: Costs::default(),
+            measured: Measured::default(),
+            is_over: false,
+            load,
+            peers,
+        };
+        if !L::ENDS {
+            driven.warm_up(settings).await;
+        }
+        Ok(driven)
+    }
+
+    async fn warm_up(&mut self, settings: &Settings) {
+        let calls = self.load.round(settings.concurrency);
+        let warmed_up = run::<L>(calls, &self.peers, settings.concurrency).await;
         if warmed_up.failures.count() > 0 {
-            return warmed_up;
+            self.measured = warmed_up;
+            self.is_over = true;
         }
     }
-    rustix::fs::sync();
-    tokio::time::sleep(SETTLE).await;
-    let cpu_time = || process.and_then(process::cpu_time);
-    let mut costs = Costs::new(cpu_time());
-    let mut measured = Measured::default();
-    while measured.failures.count() < FAILURES_MAX {
-        let calls = load.round(round_calls(&load, &measured, settings));
+
+    /// Makes the calls of a round, if there is one.
+    async fn round(&mut self, settings: &Settings) {
+        let calls = self.load.round(round_calls(&self.load, &self.measured, settings));
         if calls.is_empty() {
-            break;
+            self.is_over = true;
+            return;
         }
-        let stored_bytes = load.stored_bytes().saturating_mul(calls.len() as u64);
-        if process.is_some() && peers.iter().any(|peer| peer.keeps) {
+        let stored_bytes = self.load.stored_bytes().saturating_mul(calls.len() as u64);
+        if self.process.is_some() && self.peers.iter().any(|peer| peer.keeps) {
             have_memory(stored_bytes, settings);
         }
         let begin = Instant::now();
-        let round = run::<L>(calls, peers, settings.concurrency).await;
-        measured.wall += begin.elapsed();
-        costs.note(cpu_time(), round.items);
-        measured.merge(round);
+        let round = run::<L>(calls, &self.peers, settings.concurrency).await;
+        self.measured.wall += begin.elapsed();
+        self.look(round.items);
+        self.measured.merge(round);
+        self.is_over = self.measured.failures.count() >= FAILURES_MAX;
+    }
+
+    /// Looks at the clock of the server's process.
+    fn look(&mut self, items: u64) {
+        self.costs.note(self.process.and_then(process::cpu_time), items);
+    }
+
+    fn end(mut self) -> Measured {
+        self.look(0);
+        let rounds_are_alike = !L::ENDS;
+        self.measured.cpu = match self.load.stored_bytes() > 0 && rounds_are_alike {
+            true => self.costs.mean_of_the_middle(),
+            false => self.costs.mean(),
+        };
+        self.measured
+    }
+}
+
+/// Drives a load against servers until its bound, or its end.
+pub(super) async fn in_turns<L: Load>(mut servers: Vec<Driven<L>>, settings: &Settings) -> Vec<Measured> {
+    rustix::fs::sync();
+    tokio::time::sleep(SETTLE).await;
+    servers.iter_mut().for_each(|server| server.look(0));
+    while servers.iter().any(|server| !server.is_over) {
+        for server in servers.iter_mut().filter(|server| !server.is_over) {
+            server.round(settings).await;
+        }
     }
     tokio::time::sleep(SETTLE).await;
-    costs.note(cpu_time(), 0);
-    let rounds_are_alike = !L::ENDS;
-    measured.cpu = match load.stored_bytes() > 0 && rounds_are_alike {
-        true => costs.median(),
-        false => costs.mean(),
-    };
-    measured
+    servers.into_iter().map(Driven::end).collect()
 }
 
 /// What the items of each round have cost the server.
+#[derive(Default)]
 struct Costs {
-    /// Its processor time when the last round ended.
+    /// Its processor time when it was looked at last.
     before: Option<Duration>,
     rounds: Vec<(Duration, u64)>,
 }
 
 impl Costs {
-    fn new(before: Option<Duration>) -> Self {
-        Self {
-            before,
-            rounds: Vec::new(),
-        }
-    }
-
     /// Notes a round, and what was done in the background since the one before it. No items are a pause, which belongs to the last round.
     fn note(&mut self, now: Option<Duration>, items: u64) {
         let spent = self.before.zip(now).map(|(before, now)| now.saturating_sub(before));
@@ -179,19 +231,23 @@ impl Costs {
 
     /// Seconds for each item, of all rounds together.
     fn mean(&self) -> Option<f64> {
-        let (spent, items) = self.rounds.iter().fold((Duration::ZERO, 0), |(spent, items), round| {
-            (spent + round.0, items + round.1)
-        });
-        (items > 0).then(|| spent.as_secs_f64() / count(items))
+        mean_of(&self.rounds)
     }
 
-    /// Seconds for each item, in the round in the middle.
-    fn median(&self) -> Option<f64> {
-        let of_round = |(spent, items): &(Duration, u64)| spent.as_secs_f64() / count(*items);
-        let mut costs: Vec<f64> = self.rounds.iter().map(of_round).collect();
-        costs.sort_by(f64::total_cmp);
-        costs.get(costs.len() / 2).copied()
+    /// Seconds for each item, without the quarter of the rounds that cost least, and without that which cost most.
+    fn mean_of_the_middle(&self) -> Option<f64> {
+        let of_item = |(spent, items): &(Duration, u64)| spent.as_secs_f64() / count(*items);
+        let mut rounds = self.rounds.clone();
+        rounds.sort_by(|one, other| of_item(one).total_cmp(&of_item(other)));
+        let left_out = rounds.len() / 4;
+        mean_of(&rounds[left_out..rounds.len() - left_out])
     }
+}
+
+fn mean_of(rounds: &[(Duration, u64)]) -> Option<f64> {
+    let spent: Duration = rounds.iter().map(|round| round.0).sum();
+    let items: u64 = rounds.iter().map(|round| round.1).sum();
+    (items > 0).then(|| spent.as_secs_f64() / count(items))
 }
 
 /// Sees that there is memory for what a server on this machine is going to keep.
@@ -212,13 +268,16 @@ fn round_calls<L: Load>(load: &L, measured: &Measured, settings: &Settings) -> u
     }
     match settings.bound {
         Bound::Calls(calls) => {
-            usize::try_from(calls.saturating_sub(measured.calls())).map_or(most, |left| left.min(most))
+            let left = usize::try_from(calls.saturating_sub(measured.calls())).unwrap_or(usize::MAX);
+            calls_for(Duration::MAX, measured, settings.concurrency)
+                .min(left)
+                .min(most)
         }
         Bound::Time(time) => calls_for(time, measured, settings.concurrency).min(most),
     }
 }
 
-/// How many calls are as good as what is left of a time; none if that is next to nothing.
+/// How many calls take as long as a round, or what is left of a time; none if that is next to nothing.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -226,16 +285,16 @@ fn round_calls<L: Load>(load: &L, measured: &Measured, settings: &Settings) -> u
     reason = "a number of calls, about"
 )]
 fn calls_for(time: Duration, measured: &Measured, concurrency: usize) -> usize {
-    let first = concurrency * FIRST_CALLS_EACH;
+    let least = concurrency * ROUND_CALLS_EACH_MIN;
     if measured.wall.is_zero() {
-        return first;
+        return least;
     }
     let left = time.saturating_sub(measured.wall);
     if left < time / 20 {
         return 0;
     }
     let rate = measured.calls() as f64 / measured.wall.as_secs_f64();
-    ((rate * left.as_secs_f64()) as usize).max(first)
+    ((rate * left.min(ROUND_TIME).as_secs_f64()) as usize).max(least)
 }
 
 /// Makes all calls, so many at a time, and ends when all have ended.
@@ -275,25 +334,26 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_filled_at_the_rate_so_far_and_then_over() {
+    fn a_time_is_filled_round_by_round_at_the_rate_so_far_and_then_over() {
         let time = Duration::from_secs(10);
         assert_eq!(calls_for(time, &after(0, Duration::ZERO), 8), 32);
-        assert_eq!(calls_for(time, &after(100, Duration::from_secs(1)), 8), 900);
-        assert_eq!(calls_for(time, &after(100, Duration::from_millis(9400)), 8), 32);
-        assert_eq!(calls_for(time, &after(100, Duration::from_millis(9600)), 8), 0);
+        assert_eq!(calls_for(time, &after(100, Duration::from_secs(1)), 8), 50);
+        assert_eq!(calls_for(time, &after(1000, Duration::from_millis(9_400)), 8), 53);
+        assert_eq!(calls_for(time, &after(100, Duration::from_millis(9_400)), 8), 32);
+        assert_eq!(calls_for(time, &after(100, Duration::from_millis(9_600)), 8), 0);
         assert_eq!(calls_for(time, &after(100, Duration::from_secs(11)), 8), 0);
     }
 
     #[test]
-    fn a_round_that_cost_too_much_moves_the_mean_and_not_the_median() {
+    fn a_round_that_cost_too_much_moves_the_mean_and_not_that_of_the_middle() {
         let at = |millis| Some(Duration::from_millis(millis));
-        let mut costs = Costs::new(at(1000));
-        for (now, items) in [(1100, 10), (1210, 10), (2210, 10), (2310, 10), (2320, 0)] {
+        let mut costs = Costs::default();
+        for (now, items) in [(1000, 0), (1100, 10), (1210, 10), (2210, 10), (2310, 10), (2320, 0)] {
             costs.note(at(now), items);
         }
         assert_eq!(costs.mean(), Some(1.32 / 40.0));
-        assert_eq!(costs.median(), Some(0.11 / 10.0));
-        assert_eq!(Costs::new(None).median(), None);
+        assert_eq!(costs.mean_of_the_middle(), Some(0.22 / 20.0));
+        assert_eq!(Costs::default().mean_of_the_middle(), None);
     }
 
     #[test]

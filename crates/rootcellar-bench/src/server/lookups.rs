@@ -25,21 +25,6 @@ pub(super) struct FindMissing {
 }
 
 impl FindMissing {
-    /// Uploads what will be present.
-    pub(super) async fn new(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
-        let mut contents = Contents::new(PRESENT_BYTES, &mut random);
-        let blobs = contents.blobs(settings.shrunk(PRESENT));
-        peer.upload(blobs.iter().map(|blob| (blob.digest, contents.whole(*blob))))
-            .await?;
-        let find_missing = Self {
-            peer: peer.clone(),
-            present: blobs.iter().map(|blob| blob.digest).collect(),
-            random,
-            digests_a_call: settings.digests_a_call,
-        };
-        Ok(find_missing)
-    }
-
     fn call(&mut self) -> LookupCall {
         let present = self.digests_a_call / 2;
         let missing = self.digests_a_call - present;
@@ -76,6 +61,21 @@ pub(super) struct LookupCall {
 
 impl Load for FindMissing {
     type Call = LookupCall;
+
+    /// Uploads what will be present.
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
+        let mut contents = Contents::new(PRESENT_BYTES, &mut random);
+        let blobs = contents.blobs(settings.shrunk(PRESENT));
+        peer.upload(blobs.iter().map(|blob| (blob.digest, contents.whole(*blob))))
+            .await?;
+        let find_missing = Self {
+            peer: peer.clone(),
+            present: blobs.iter().map(|blob| blob.digest).collect(),
+            random,
+            digests_a_call: settings.digests_a_call,
+        };
+        Ok(find_missing)
+    }
 
     fn call_bytes(&self) -> u64 {
         self.digests_a_call as u64 * DIGEST_BYTES

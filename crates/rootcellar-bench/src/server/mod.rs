@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Settings ──┐
-//!   Targets ───┴─> for each workload, for each target: Load ──> drive ──> Measured ──> Samples ──> Report
-//!                                                                                        └──> ratios ──> Figures
+//!   Targets ───┴─> for each workload: Load for each target ──> in turns ──> Measured ──> Samples ──> Report
+//!                                                                                           └──> ratios ──> Figures
 //! ```
 //!
 //! The client is this process, most often on the machine of the server. So rates tell what both can do together, and the processor time
@@ -30,10 +30,9 @@ use std::time::Duration;
 
 use self::batches::{BatchRead, BatchUpdate};
 pub use self::contents::BLOB_BYTES_MIN;
-use self::drive::{Load, Measured, drive};
+use self::drive::{Driven, Load, Measured, in_turns};
 use self::failure::{Failure, Failures};
 use self::lookups::FindMissing;
-use self::peer::{Peer, Windows};
 use self::results::{AcGet, AcPut};
 pub use self::settings::{Bound, Role, Settings, Target, Workload};
 use self::slow_readers::Held;
@@ -77,10 +76,8 @@ pub async fn measure(targets: &[Target], settings: &Settings, mut say: impl FnMu
         },
     };
     for workload in &settings.workloads {
-        for target in targets {
-            say(&format!("{}, {}", workload.name(), target.name));
-            run.put_under(target, *workload).await;
-        }
+        say(workload.name());
+        Box::pin(run.put_under(targets, *workload)).await;
     }
     let ratios = ratios::figures(&run.outcome.report, targets);
     // What was asked by the way comes behind the ratios.
@@ -95,66 +92,61 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn put_under(&mut self, target: &Target, workload: Workload) {
-        // Each target has contents of its own: two of them may be one and the same server.
-        let random = Random::new(self.random.number());
-        let mut notes = Notes {
+    async fn put_under(&mut self, targets: &[Target], workload: Workload) {
+        match workload {
+            Workload::BatchUpdate => self.compare::<BatchUpdate>(targets, workload).await,
+            Workload::BatchRead => self.compare::<BatchRead>(targets, workload).await,
+            Workload::StreamWrite => self.compare::<StreamWrite>(targets, workload).await,
+            Workload::StreamRead => self.compare::<StreamRead>(targets, workload).await,
+            Workload::FindMissing => self.compare::<FindMissing>(targets, workload).await,
+            Workload::AcPut => self.compare::<AcPut>(targets, workload).await,
+            Workload::AcGet => self.compare::<AcGet>(targets, workload).await,
+            Workload::GetTree => self.compare::<GetTree>(targets, workload).await,
+            Workload::Trace => self.compare::<Trace>(targets, workload).await,
+            Workload::SlowReaders => self.hold(targets, workload).await,
+        }
+    }
+
+    /// Makes the same calls to all targets, in turns.
+    async fn compare<L: Load>(&mut self, targets: &[Target], workload: Workload) {
+        let (mut ready, mut servers) = (Vec::new(), Vec::new());
+        for target in targets {
+            match Driven::<L>::ready(target, self.settings, self.new_contents()).await {
+                Ok(server) => {
+                    ready.push(target);
+                    servers.push(server);
+                }
+                Err(failure) => self.notes(target, workload).failure(failure),
+            }
+        }
+        let measured = in_turns(servers, self.settings).await;
+        for (target, measured) in ready.into_iter().zip(&measured) {
+            self.notes(target, workload).measured(measured);
+        }
+    }
+
+    /// Has each target hold what readers do not take.
+    async fn hold(&mut self, targets: &[Target], workload: Workload) {
+        for target in targets {
+            let mut random = self.new_contents();
+            match slow_readers::measure(target, self.settings, &mut random).await {
+                Ok(held) => self.notes(target, workload).hold(&held),
+                Err(failure) => self.notes(target, workload).failure(failure),
+            }
+        }
+    }
+
+    /// Each target has contents of its own: two of them may be one and the same server.
+    fn new_contents(&mut self) -> Random {
+        Random::new(self.random.number())
+    }
+
+    fn notes<'a>(&'a mut self, target: &'a Target, workload: Workload) -> Notes<'a> {
+        Notes {
             target,
             workload,
             outcome: &mut self.outcome,
-        };
-        if workload == Workload::SlowReaders {
-            match Box::pin(slow_readers::measure(target, self.settings, &mut { random })).await {
-                Ok(held) => notes.hold(&held),
-                Err(failure) => notes.failure(failure),
-            }
-            return;
         }
-        match Box::pin(measured(target, workload, self.settings, random)).await {
-            Ok(measured) if measured.is_not_offered => notes.note("not offered".to_owned()),
-            Ok(measured) => notes.measured(&measured),
-            Err(failure) => notes.failure(failure),
-        }
-    }
-}
-
-/// Connects, makes ready what the load needs, and drives it.
-async fn measured(
-    target: &Target,
-    workload: Workload,
-    settings: &Settings,
-    mut random: Random,
-) -> Result<Measured, Failure> {
-    let peers = Peer::connect(target, settings.connections, Windows::WIDE).await?;
-    let peer = &peers[0];
-    let driver = Driver {
-        peers: &peers,
-        process: target.process,
-        settings,
-    };
-    match workload {
-        Workload::BatchUpdate => driver.drive(BatchUpdate::new(peer, settings, &mut random)).await,
-        Workload::BatchRead => driver.drive(BatchRead::new(peer, settings, random).await?).await,
-        Workload::StreamWrite => driver.drive(StreamWrite::new(peer, settings, &mut random)).await,
-        Workload::StreamRead => driver.drive(StreamRead::new(peer, settings, &mut random).await?).await,
-        Workload::FindMissing => driver.drive(FindMissing::new(peer, settings, random).await?).await,
-        Workload::AcPut => driver.drive(AcPut::new(peer, settings, random).await?).await,
-        Workload::AcGet => driver.drive(AcGet::new(peer, settings, random).await?).await,
-        Workload::GetTree => driver.drive(GetTree::new(peer, settings, &mut random).await?).await,
-        Workload::Trace => driver.drive(Trace::new(settings, random)).await,
-        Workload::SlowReaders => unreachable!("it makes no calls that could be counted"),
-    }
-}
-
-struct Driver<'a> {
-    peers: &'a [Peer],
-    process: Option<u32>,
-    settings: &'a Settings,
-}
-
-impl Driver<'_> {
-    async fn drive<L: Load>(&self, load: L) -> Result<Measured, Failure> {
-        Ok(drive(load, self.peers, self.process, self.settings).await)
     }
 }
 
@@ -200,6 +192,9 @@ impl Notes<'_> {
     }
 
     fn measured(&mut self, measured: &Measured) {
+        if measured.is_not_offered {
+            return self.note("not offered".to_owned());
+        }
         self.failures(&measured.failures);
         if measured.items == 0 {
             return;

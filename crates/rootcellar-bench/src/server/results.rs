@@ -89,14 +89,12 @@ pub(super) fn output_path(number: usize) -> String {
 /// Puts results of actions that are all new.
 pub(super) struct AcPut(Results);
 
-impl AcPut {
-    pub(super) async fn new(peer: &Peer, settings: &Settings, random: Random) -> Result<Self, Failure> {
-        Results::new(peer, settings, random).await.map(Self)
-    }
-}
-
 impl Load for AcPut {
     type Call = reapi::UpdateActionResultRequest;
+
+    async fn ready(peer: &Peer, settings: &Settings, random: Random) -> Result<Self, Failure> {
+        Results::new(peer, settings, random).await.map(Self)
+    }
 
     fn call_bytes(&self) -> u64 {
         RESULT_BYTES
@@ -117,24 +115,6 @@ pub(super) struct AcGet {
     actions: Vec<reapi::Digest>,
     random: Random,
     instance: String,
-}
-
-impl AcGet {
-    /// Puts what will be got.
-    pub(super) async fn new(peer: &Peer, settings: &Settings, random: Random) -> Result<Self, Failure> {
-        let mut results = Results::new(peer, settings, random).await?;
-        let actions = upload_actions(peer, settings.shrunk(RESULTS), &mut results.random).await?;
-        let requests: Vec<_> = actions.iter().map(|action| results.next_of(*action)).collect();
-        let put = |request| async move { peer.action_cache().update_action_result(request).await.map(drop) };
-        stream::iter(requests.into_iter().map(Ok))
-            .try_for_each_concurrent(settings.concurrency, put)
-            .await?;
-        Ok(Self {
-            actions: actions.into_iter().map(to_proto).collect(),
-            random: results.random,
-            instance: results.instance,
-        })
-    }
 }
 
 /// Uploads actions that are all different, and their command.
@@ -164,6 +144,22 @@ async fn upload_actions(peer: &Peer, count: usize, random: &mut Random) -> Resul
 
 impl Load for AcGet {
     type Call = reapi::GetActionResultRequest;
+
+    /// Puts what will be got.
+    async fn ready(peer: &Peer, settings: &Settings, random: Random) -> Result<Self, Failure> {
+        let mut results = Results::new(peer, settings, random).await?;
+        let actions = upload_actions(peer, settings.shrunk(RESULTS), &mut results.random).await?;
+        let requests: Vec<_> = actions.iter().map(|action| results.next_of(*action)).collect();
+        let put = |request| async move { peer.action_cache().update_action_result(request).await.map(drop) };
+        stream::iter(requests.into_iter().map(Ok))
+            .try_for_each_concurrent(settings.concurrency, put)
+            .await?;
+        Ok(Self {
+            actions: actions.into_iter().map(to_proto).collect(),
+            random: results.random,
+            instance: results.instance,
+        })
+    }
 
     fn call_bytes(&self) -> u64 {
         RESULT_BYTES

@@ -22,19 +22,17 @@ pub(super) struct StreamWrite {
     message_bytes: usize,
 }
 
-impl StreamWrite {
-    pub(super) fn new(peer: &Peer, settings: &Settings, random: &mut Random) -> Self {
-        Self {
-            peer: peer.clone(),
-            contents: Contents::new(settings.large_bytes, random),
-            large_bytes: settings.large_bytes,
-            message_bytes: settings.message_bytes,
-        }
-    }
-}
-
 impl Load for StreamWrite {
     type Call = Vec<WriteRequest>;
+
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
+        Ok(Self {
+            peer: peer.clone(),
+            contents: Contents::new(settings.large_bytes, &mut random),
+            large_bytes: settings.large_bytes,
+            message_bytes: settings.message_bytes,
+        })
+    }
 
     fn call_bytes(&self) -> u64 {
         // All blobs share their contents but for the last message.
@@ -68,11 +66,20 @@ pub(super) struct StreamRead {
     next: usize,
 }
 
-impl StreamRead {
+/// A blob to read, and what has to come.
+pub(super) struct ReadCall {
+    pub(super) request: ReadRequest,
+    pub(super) head: [u8; 16],
+    pub(super) blob: Blob,
+}
+
+impl Load for StreamRead {
+    type Call = ReadCall;
+
     /// Uploads what will be read.
-    pub(super) async fn new(peer: &Peer, settings: &Settings, random: &mut Random) -> Result<Self, Failure> {
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
         let count = (READ_BYTES / settings.shrink / settings.large_bytes).clamp(2, READ_BLOBS_MAX);
-        let mut contents = Contents::new(settings.large_bytes, random);
+        let mut contents = Contents::new(settings.large_bytes, &mut random);
         let blobs = contents.blobs(usize::try_from(count).expect("it is small"));
         for blob in &blobs {
             let pieces = contents.pieces(*blob, settings.message_bytes);
@@ -85,17 +92,6 @@ impl StreamRead {
             next: 0,
         })
     }
-}
-
-/// A blob to read, and what has to come.
-pub(super) struct ReadCall {
-    pub(super) request: ReadRequest,
-    pub(super) head: [u8; 16],
-    pub(super) blob: Blob,
-}
-
-impl Load for StreamRead {
-    type Call = ReadCall;
 
     fn call_bytes(&self) -> u64 {
         512

@@ -30,10 +30,12 @@ struct Tree {
     messages: Vec<(Digest, Bytes)>,
 }
 
-impl GetTree {
+impl Load for GetTree {
+    type Call = (reapi::GetTreeRequest, u64);
+
     /// Uploads the tree.
-    pub(super) async fn new(peer: &Peer, settings: &Settings, random: &mut Random) -> Result<Self, Failure> {
-        let tree = Tree::new(settings.shrunk(DIRECTORIES), random);
+    async fn ready(peer: &Peer, settings: &Settings, mut random: Random) -> Result<Self, Failure> {
+        let tree = Tree::new(settings.shrunk(DIRECTORIES), &mut random);
         let (root, directories) = (tree.root(), tree.messages.len() as u64);
         peer.upload(tree.messages).await?;
         Ok(Self {
@@ -45,10 +47,6 @@ impl GetTree {
             directories,
         })
     }
-}
-
-impl Load for GetTree {
-    type Call = (reapi::GetTreeRequest, u64);
 
     fn call_bytes(&self) -> u64 {
         512

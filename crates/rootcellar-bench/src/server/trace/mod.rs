@@ -68,18 +68,6 @@ pub(super) struct Step {
 }
 
 impl Trace {
-    pub(super) fn new(settings: &Settings, random: Random) -> Self {
-        let plan = Plan::new(settings.seed, settings.shrunk(COMPILES), BUILDS);
-        Self {
-            files: vec![stored(Bytes::new()); plan.sizes.len()],
-            actions: Vec::new(),
-            builds_played: 0,
-            plan,
-            message_bytes: settings.message_bytes,
-            random,
-        }
-    }
-
     /// Gives all files that change other contents, which makes other actions of those that have them.
     fn change(&mut self, build: &plan::Build) {
         for file in &build.changed {
@@ -130,6 +118,18 @@ impl Load for Trace {
     type Call = Step;
 
     const ENDS: bool = true;
+
+    async fn ready(_peer: &Peer, settings: &Settings, random: Random) -> Result<Self, Failure> {
+        let plan = Plan::new(settings.seed, settings.shrunk(COMPILES), BUILDS);
+        Ok(Self {
+            files: vec![stored(Bytes::new()); plan.sizes.len()],
+            actions: Vec::new(),
+            builds_played: 0,
+            plan,
+            message_bytes: settings.message_bytes,
+            random,
+        })
+    }
 
     fn call_bytes(&self) -> u64 {
         // What a step needs is kept by the trace.
