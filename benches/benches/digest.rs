@@ -18,5 +18,19 @@ fn digest(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, digest);
+/// What it brings to hash two contents in turns.
+fn two_in_turns(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sha256 of two");
+    for size in BLOB_SIZES {
+        let blobs = [1, 2].map(|seed| content(seed, size));
+        let contents = blobs.each_ref().map(|blob| (DigestFunction::Sha256, &blob[..]));
+        group.throughput(Throughput::Bytes(2 * size as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(size), &contents, |bencher, contents| {
+            bencher.iter(|| Digest::of_each(contents));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, digest, two_in_turns);
 criterion_main!(benches);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{DigestError, DigestFunction, Hasher};
+use crate::{DigestError, DigestFunction, Hasher, sha256};
 
 const HASH_LEN_MAX: usize = 64;
 
@@ -81,6 +81,23 @@ impl Digest {
         let mut hasher = Hasher::new(function, content.len() as u64);
         hasher.update(content);
         hasher.finish().expect("the declared size is the content's own")
+    }
+
+    /// Hashes each of these contents. For SHA-256 that can cost less than one after the other.
+    pub fn of_each(contents: &[(DigestFunction, &[u8])]) -> Vec<Self> {
+        let in_turns = |function| function == DigestFunction::Sha256;
+        let together = contents.iter().filter(|(function, _)| in_turns(*function));
+        let mut hashes = sha256::each(&together.map(|(_, content)| *content).collect::<Vec<_>>()).into_iter();
+        let digest = |(function, content): &(DigestFunction, &[u8])| match in_turns(*function) {
+            false => Self::of(*function, content),
+            true => {
+                let hash = hashes
+                    .next()
+                    .expect("there is a hash for each content of this function");
+                Self::new(*function, &hash, content.len() as u64).expect("it has the length that the function gives")
+            }
+        };
+        contents.iter().map(digest).collect()
     }
 
     /// The digest of no bytes, which every store holds without being given it.

@@ -19,6 +19,7 @@ mod error;
 mod function;
 mod hasher;
 mod map;
+mod sha256;
 mod sha256tree;
 
 pub use digest::{Digest, HashHex};

@@ -14,8 +14,7 @@
 //!
 //! Streaming keeps one hash for each complete subtree whose sibling is still to come: 54 of them at the most.
 
-use sha2::Sha256;
-use sha2::digest::Digest as _;
+use crate::sha256::{Hash, Sha256};
 
 const LEAF_LEN: u64 = 1024;
 const NODE_STATE: [u32; 8] = [
@@ -28,8 +27,6 @@ const NODE_STATE: [u32; 8] = [
     0xdb0c_2e0d,
     0x47b5_481d,
 ];
-
-type Hash = [u8; 32];
 
 /// A SHA256TREE computation.
 #[derive(Clone, Default)]
@@ -57,12 +54,12 @@ impl Sha256Tree {
     }
 
     pub(crate) fn finish(self) -> Hash {
-        let last = self.leaf.finalize().into();
+        let last = self.leaf.finish();
         self.subtrees.iter().rev().fold(last, |right, left| node(left, &right))
     }
 
     fn finish_leaf(&mut self) {
-        let mut subtree: Hash = self.leaf.finalize_reset().into();
+        let mut subtree = std::mem::take(&mut self.leaf).finish();
         self.leaf_len = 0;
         // Adding one to a binary counter: every carry joins two complete subtrees of one size.
         for _ in 0..self.leaves_finished.trailing_ones() {

@@ -51,6 +51,23 @@ impl Verified {
         Ok(Self::from_memory(digest, checksum(&content), content))
     }
 
+    /// Hashes each of these contents and compares, for less than one after the other.
+    ///
+    /// # Errors
+    /// For each that is not what its digest says: [`ErrorKind::InvalidArgument`].
+    pub fn check_each(blobs: Vec<(Digest, Bytes)>) -> Vec<Result<Self>> {
+        let contents: Vec<_> = blobs
+            .iter()
+            .map(|(digest, content)| (digest.function(), &**content))
+            .collect();
+        let found = Digest::of_each(&contents);
+        let check = |((digest, content), found): ((Digest, Bytes), Digest)| match found == digest {
+            true => Ok(Self::from_memory(digest, checksum(&content), content)),
+            false => Err(mismatch(digest, found)),
+        };
+        blobs.into_iter().zip(found).map(check).collect()
+    }
+
     /// Binds a spool file to the digest that its writer computed while writing it.
     pub(crate) fn from_spool(digest: Digest, checksum: u32, file: SpoolFile) -> Self {
         Self {

@@ -63,10 +63,14 @@ fn parse(core: &Core, function: i32, item: &UpdateRequest) -> Result<Digest> {
 
 async fn verify(parsed: Vec<Result<(Digest, Bytes)>>, total: u64) -> Vec<Result<Verified>> {
     let hash = move || -> Vec<Result<Verified>> {
-        let items = parsed.into_iter();
-        items
-            .map(|item| item.and_then(|(digest, data)| Ok(Verified::check(digest, data)?)))
-            .collect()
+        let mut blobs = Vec::with_capacity(parsed.len());
+        let parsed: Vec<Result<()>> = parsed
+            .into_iter()
+            .map(|item| item.map(|blob| blobs.push(blob)))
+            .collect();
+        let mut checked = Verified::check_each(blobs).into_iter();
+        let mut next = || checked.next().expect("each blob was checked");
+        parsed.into_iter().map(|item| item.and_then(|()| Ok(next()?))).collect()
     };
     if total <= HASHED_INLINE_BYTES_MAX {
         return hash();
