@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rootcellar_digest::Digest;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use super::hashing::Hashing;
+use super::pairs::Pairs;
 use super::partial::{Partial, reserved_for};
+use super::written::Written;
 use crate::io::DiskFile;
 use crate::{Error, ErrorKind, Result, Verified};
 
@@ -47,9 +49,10 @@ enum Body {
 struct FileBody {
     pending: Pending,
     writing: Writing,
+    pairs: Arc<Pairs>,
     file: Arc<dyn DiskFile>,
     /// How much of the file can be read.
-    written_bytes: Arc<AtomicU64>,
+    readable_bytes: Arc<AtomicU64>,
 }
 
 /// Pieces that wait for others, to be hashed and written with them.
@@ -65,16 +68,9 @@ struct Pending {
 enum Writing {
     Idle(Box<Written>),
     /// Another thread is at it.
-    Running(JoinHandle<Result<Box<Written>>>),
+    Running(oneshot::Receiver<Result<Box<Written>>>),
     /// It went wrong.
     Ended,
-}
-
-/// What is in a spool file so far.
-#[derive(Debug)]
-struct Written {
-    hashing: Hashing,
-    partial: Partial,
 }
 
 impl Ingest {
@@ -84,9 +80,9 @@ impl Ingest {
         Self::new(digest, Body::Memory { hashing, bytes })
     }
 
-    pub(super) fn into_file(digest: Digest, partial: Partial) -> Self {
+    pub(super) fn into_file(digest: Digest, partial: Partial, pairs: Arc<Pairs>) -> Self {
         let hashing = Hashing::new(digest.function(), digest.size_bytes());
-        Self::new(digest, Body::File(FileBody::new(hashing, partial)))
+        Self::new(digest, Body::File(FileBody::new(hashing, partial, pairs)))
     }
 
     fn new(digest: Digest, body: Body) -> Self {
@@ -118,7 +114,7 @@ impl Ingest {
     /// The file that the content is written to, and how much of it can be read there; `None` while it is in memory.
     pub(crate) fn file(&self) -> Option<(Arc<dyn DiskFile>, u64)> {
         match &self.body {
-            Some(Body::File(body)) => Some((body.file.clone(), body.written_bytes.load(Ordering::Acquire))),
+            Some(Body::File(body)) => Some((body.file.clone(), body.readable_bytes.load(Ordering::Acquire))),
             _ => None,
         }
     }
@@ -177,12 +173,15 @@ fn did_not_end() -> Error {
 }
 
 impl FileBody {
-    fn new(hashing: Hashing, partial: Partial) -> Self {
+    fn new(hashing: Hashing, partial: Partial, pairs: Arc<Pairs>) -> Self {
+        let file = partial.file.clone();
+        let written = Written::new(hashing, partial);
         Self {
             pending: Pending::default(),
-            file: partial.file.clone(),
-            written_bytes: Arc::default(),
-            writing: Writing::Idle(Box::new(Written { hashing, partial })),
+            pairs,
+            file,
+            readable_bytes: written.readable_bytes(),
+            writing: Writing::Idle(Box::new(written)),
         }
     }
 
@@ -193,10 +192,8 @@ impl FileBody {
             return Ok(());
         }
         let written = self.written().await?;
-        let pending = std::mem::take(&mut self.pending).into_pieces();
-        let written_bytes = self.written_bytes.clone();
-        let write = move || written.write(&pending, &written_bytes);
-        self.writing = Writing::Running(tokio::task::spawn_blocking(write));
+        let pieces = std::mem::take(&mut self.pending).into_pieces();
+        self.writing = Writing::Running(self.pairs.write(written, pieces));
         if is_last {
             let written = self.written().await?;
             self.writing = Writing::Idle(written);
@@ -209,7 +206,7 @@ impl FileBody {
         if let Writing::Running(running) = &mut self.writing {
             let written = running.await;
             self.writing = Writing::Ended;
-            return written.expect("hashing and writing do not panic, and the runtime outlives its tasks");
+            return written.unwrap_or_else(|_nobody_wrote_it| Err(did_not_end()));
         }
         match std::mem::replace(&mut self.writing, Writing::Ended) {
             Writing::Idle(written) => Ok(written),
@@ -247,19 +244,6 @@ impl Pending {
         if !self.small.is_empty() {
             self.pieces.push(self.small.split().freeze());
         }
-    }
-}
-
-impl Written {
-    /// Hashes and writes pieces. Blocks.
-    fn write(mut self: Box<Self>, pending: &[Bytes], written_bytes: &AtomicU64) -> Result<Box<Self>> {
-        let pieces: Vec<&[u8]> = pending.iter().map(|piece| &**piece).collect();
-        for piece in &pieces {
-            self.hashing.update(piece);
-        }
-        self.partial.write(&pieces)?;
-        written_bytes.store(self.partial.written, Ordering::Release);
-        Ok(self)
     }
 }
 
@@ -373,7 +357,7 @@ mod tests {
         let (spool, dir) = spool();
         let content = Seeded::new(5).bytes(LEN);
         let digest = Digest::of(DigestFunction::Sha256, &content);
-        let mut ingest = Ingest::into_file(digest, spool.create(digest.size_bytes()).unwrap());
+        let mut ingest = Ingest::into_file(digest, spool.create(digest.size_bytes()).unwrap(), Arc::default());
         // A file that cannot be written.
         std::fs::write(dir.path().join("other"), "").unwrap();
         let Some(Body::File(body)) = &mut ingest.body else {

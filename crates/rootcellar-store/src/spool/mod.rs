@@ -10,7 +10,9 @@
 mod hashed_file;
 mod hashing;
 mod ingest;
+mod pairs;
 mod partial;
+mod written;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -23,6 +25,7 @@ use rootcellar_digest::{Digest, DigestFunction};
 pub use self::hashed_file::HashedFile;
 use self::hashing::Hashing;
 pub use self::ingest::Ingest;
+use self::pairs::Pairs;
 pub(crate) use self::partial::Name;
 use self::partial::Partial;
 use crate::budget::Budget;
@@ -36,6 +39,7 @@ pub struct Spool {
     dir: Arc<Path>,
     memory_max_bytes: u64,
     budget: Arc<Budget>,
+    pairs: Arc<Pairs>,
 }
 
 /// Blobs of up to this size never touch the spool directory: they fit the memory of a thousand uploads at once.
@@ -57,6 +61,7 @@ impl Spool {
             dir: dir.into(),
             memory_max_bytes: MEMORY_MAX_BYTES,
             budget,
+            pairs: Arc::default(),
         }
     }
 
@@ -76,7 +81,10 @@ impl Spool {
     pub fn ingest(&self, digest: Digest) -> Result<Ingest> {
         match digest.size_bytes() <= self.memory_max_bytes {
             true => Ok(Ingest::in_memory(digest)),
-            false => Ok(Ingest::into_file(digest, self.create(digest.size_bytes())?)),
+            false => {
+                let partial = self.create(digest.size_bytes())?;
+                Ok(Ingest::into_file(digest, partial, self.pairs.clone()))
+            }
         }
     }
 
