@@ -139,11 +139,10 @@ impl Budget {
     /// # Errors
     /// [`ErrorKind::Exhausted`] if no room is made.
     pub(crate) fn take(&self, share: &Share, bytes: u64) -> Result<()> {
-        let mut state = self.state();
-        if bytes <= self.room() {
-            share.add(bytes);
+        if self.take_at_once(share, bytes) {
             return Ok(());
         }
+        let mut state = self.state();
         let refusals = state.refusals;
         state.wanted += bytes;
         drop(state);
@@ -162,6 +161,16 @@ impl Budget {
             false => state.refusal.clone(),
         };
         Err(Error::new(ErrorKind::Exhausted, "ingest", reason))
+    }
+
+    /// Counts `bytes` more in `share` if there is room now.
+    pub(crate) fn take_at_once(&self, share: &Share, bytes: u64) -> bool {
+        let _alone = self.state();
+        let has_room = bytes <= self.room();
+        if has_room {
+            share.add(bytes);
+        }
+        has_room
     }
 
     fn ask(&self) {

@@ -1,5 +1,5 @@
 //! Drives a load against servers: rounds of calls that are made ready while no clock runs, and then made so many at a time. The servers
-//! take turns, round by round: what else goes on on the machine then costs all of them as much.
+//! take turns, round by round, back and forth: what else goes on on the machine then costs all of them as much.
 //!
 //! ```text
 //!   each is ready, and warm ──┬─ one server: CPU? ─ prepare ─ clock: calls ─ CPU? ─┬── until the bound
@@ -200,10 +200,15 @@ pub(super) async fn in_turns<L: Load>(mut servers: Vec<Driven<L>>, settings: &Se
     rustix::fs::sync();
     tokio::time::sleep(SETTLE).await;
     servers.iter_mut().for_each(|server| server.look(0));
+    let mut order: Vec<usize> = (0..servers.len()).collect();
     while servers.iter().any(|server| !server.is_over) {
-        for server in servers.iter_mut().filter(|server| !server.is_over) {
-            server.round(settings).await;
+        for &at in &order {
+            if !servers[at].is_over {
+                servers[at].round(settings).await;
+            }
         }
+        // What one does in the background takes time from the next.
+        order.reverse();
     }
     tokio::time::sleep(SETTLE).await;
     servers.into_iter().map(Driven::end).collect()

@@ -206,6 +206,14 @@ impl Sha256 {
     }
 }
 
+/// Whether two contents in turns take less time than one after the other.
+pub(crate) fn gains_in_turns() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86_64::is_possible();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// Adds as many blocks to each of two states.
 fn compress_both(states: &mut [State; 2], blocks: [&[Block]; 2]) {
     assert_eq!(blocks[0].len(), blocks[1].len(), "lanes go side by side");

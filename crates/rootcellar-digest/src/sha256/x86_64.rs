@@ -38,10 +38,14 @@ const ROUNDS: [[u32; 4]; 16] = [
     [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
 ];
 
+/// Whether the processor has the instructions.
+pub(super) fn is_possible() -> bool {
+    is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1")
+}
+
 /// Adds as many blocks to each state; does nothing and says so if the processor has no instructions for it.
 pub(super) fn compress_both(states: &mut [State; 2], blocks: [&[Block]; 2]) -> bool {
-    let is_possible =
-        is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1");
+    let is_possible = is_possible();
     if is_possible {
         // SAFETY: the processor has what the function is compiled for, as was just seen.
         unsafe { with_instructions(states, blocks) };

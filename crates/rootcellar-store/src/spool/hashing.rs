@@ -22,6 +22,11 @@ impl Hashing {
         }
     }
 
+    /// Whether [`update_both`](Self::update_both) takes less time than one after the other.
+    pub(super) fn gains_in_turns(&self) -> bool {
+        self.hasher.gains_in_turns()
+    }
+
     pub(super) fn update(&mut self, piece: &[u8]) {
         self.hasher.update(piece);
         self.checksummer.update(piece);
@@ -31,9 +36,9 @@ impl Hashing {
     pub(super) fn update_both([one, other]: [&mut Self; 2], pieces: [&[Bytes]; 2]) {
         let [mut mine, mut others] = pieces.map(|pieces| pieces.iter().map(|piece| &**piece));
         let mut heads: [&[u8]; 2] = [&[], &[]];
-        while let Some(piece) = next_unless_empty(heads[0], &mut mine) {
+        while let Some(piece) = left_or_next(heads[0], &mut mine) {
             heads[0] = piece;
-            let Some(piece) = next_unless_empty(heads[1], &mut others) else {
+            let Some(piece) = left_or_next(heads[1], &mut others) else {
                 break;
             };
             heads[1] = piece;
@@ -70,7 +75,7 @@ impl Hashing {
 }
 
 /// What is left of a piece, or the next one.
-fn next_unless_empty<'a>(left: &'a [u8], pieces: &mut impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+fn left_or_next<'a>(left: &'a [u8], pieces: &mut impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     match left.is_empty() {
         true => pieces.find(|piece| !piece.is_empty()),
         false => Some(left),

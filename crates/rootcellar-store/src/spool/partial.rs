@@ -64,6 +64,20 @@ impl Partial {
         Ok(())
     }
 
+    /// Makes room for so many bytes more, unless that takes waiting; tells whether there is room.
+    pub(super) fn reserve_at_once(&mut self, len: u64) -> Result<bool> {
+        let end = self.written + len;
+        if end <= self.reserved {
+            return Ok(true);
+        }
+        let reserved = reserved_for(end, self.size);
+        let has_room = self.budget.take_at_once(&self.share, reserved - self.reserved);
+        if has_room {
+            self.reserve_on_disk(reserved)?;
+        }
+        Ok(has_room)
+    }
+
     /// Makes room for content up to `end`.
     fn reserve(&mut self, end: u64) -> Result<()> {
         if end <= self.reserved {
@@ -71,6 +85,11 @@ impl Partial {
         }
         let reserved = reserved_for(end, self.size);
         self.budget.take(&self.share, reserved - self.reserved)?;
+        self.reserve_on_disk(reserved)
+    }
+
+    /// Has the disk make room that was taken from the budget.
+    fn reserve_on_disk(&mut self, reserved: u64) -> Result<()> {
         self.reserved = reserved;
         if self.size >= RESERVED_FROM_BYTES {
             let reserve = self.file.reserve(reserved);

@@ -32,6 +32,16 @@ impl Written {
         self.readable_bytes.clone()
     }
 
+    /// Whether hashing takes less time in turns with another one.
+    pub(super) fn gains_in_turns(&self) -> bool {
+        self.hashing.gains_in_turns()
+    }
+
+    /// Makes room for so many bytes more, unless that takes waiting; tells whether there is room.
+    pub(super) fn reserve_at_once(&mut self, len: u64) -> Result<bool> {
+        self.partial.reserve_at_once(len)
+    }
+
     /// Hashes pieces.
     pub(super) fn hash(&mut self, pieces: &[Bytes]) {
         pieces.iter().for_each(|piece| self.hashing.update(piece));
