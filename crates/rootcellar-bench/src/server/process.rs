@@ -88,7 +88,7 @@ mod tests {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194304 100 0 0 0 30 12 5 5 20 0 1 0 100 1000 10";
         let expected = Process { pid: 42, parent: 7 };
         assert_eq!(parse(stat), Some(expected));
-        assert_eq!(parse("42 (short) S 7"), None);
+        assert_eq!(parse("42 (short) S"), None);
         assert_eq!(parse(""), None);
     }
 
