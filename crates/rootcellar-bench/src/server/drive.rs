@@ -8,8 +8,8 @@
 //!
 //! The processor time of a server is taken over all of its rounds, those of the others in between, and a pause before and after: what it
 //! does in the background belongs to the load that caused it. What earlier loads have left for the disk is written before; and where the
-//! server is to keep contents, memory for them is made ready before each round ([`touch_page_cache`] says why), so a round has not too
-//! many of them. That does not always succeed, so what an item of such a load costs is the mean of the rounds in the middle where they are
+//! server is to keep contents, memory for them is made ready before each round ([`touch_page_cache`] says why), so a round keeps no
+//! more than that. It does not always succeed, so what an item of such a load costs is the mean of the rounds in the middle where they are
 //! alike, and not of all.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,8 +154,10 @@ impl<L: Load> Driven<L> {
     async fn warm_up(&mut self, settings: &Settings) {
         let calls = self.load.round(settings.concurrency);
         let warmed_up = run::<L>(calls, &self.peers, settings.concurrency).await;
+        // What went well took no time that anybody measured.
         if warmed_up.failures.count() > 0 {
-            self.measured = warmed_up;
+            self.measured.failures = warmed_up.failures;
+            self.measured.is_not_offered = warmed_up.is_not_offered;
             self.is_over = true;
         }
     }
