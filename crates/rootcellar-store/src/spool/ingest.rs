@@ -22,8 +22,9 @@ use crate::{Error, ErrorKind, Result, Verified};
 /// Pieces are written once they are so many bytes together: a client may send them a few kilobytes at a time, and each change of
 /// threads costs as much as hashing some of them.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Smaller pieces are copied together: each has bookkeeping of its own, and may keep all of the frame in which it came.
-const SMALL_BYTES: usize = 8 * 1024;
+/// Smaller pieces are copied together: each has bookkeeping of its own, and may keep all of the frame in which it came. Frames have 16 KiB
+/// if a client does not ask how large they may be.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// Content that is arriving.
 ///
@@ -44,7 +45,7 @@ enum Body {
 }
 
 /// Content on its way into a file, up to twice [`WRITE_BYTES`] and two pieces of it in memory: what is being hashed and written, and what
-/// comes meanwhile. A piece may keep the frame in which it came, which is eight times that at the most.
+/// comes meanwhile. A piece may keep the frame in which it came, which is sixteen times that at the most if frames have 256 KiB.
 #[derive(Debug)]
 struct FileBody {
     pending: Pending,
