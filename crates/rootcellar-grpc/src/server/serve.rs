@@ -24,8 +24,9 @@ pub struct Transport {
     /// Bytes that a client may send on all streams before they are read, 16 MiB. It is the bound of what one connection keeps
     /// in memory, and larger than a stream's, so that one slow upload does not stop the others.
     pub connection_window_bytes: u32,
-    /// Bytes of an HTTP/2 frame from a client, 256 KiB: what is received at a time, and acknowledged. Small calls do not wait for it:
-    /// where a link is full, they wait for what the client's socket has taken, which is a multiple (0009).
+    /// Bytes of an HTTP/2 frame from a client, 264 KiB: what is received at a time, and acknowledged. It holds a message with 256 KiB of
+    /// content and what is around that. Small calls do not wait for it: where a link is full, they wait for what the client's socket has
+    /// taken, which is a multiple (0009).
     pub frame_bytes_max: u32,
     /// Connections at once, 4,096: a process has so many file descriptors, and blobs need some, too.
     pub connections_max: usize,
@@ -52,7 +53,7 @@ impl Default for Transport {
         Self {
             stream_window_bytes: 2 << 20,
             connection_window_bytes: 16 << 20,
-            frame_bytes_max: 256 << 10,
+            frame_bytes_max: 264 << 10,
             connections_max: 4096,
             concurrent_streams_max: 4096,
             header_list_bytes_max: 32 << 10,

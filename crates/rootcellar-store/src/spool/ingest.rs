@@ -45,7 +45,7 @@ enum Body {
 }
 
 /// Content on its way into a file, up to twice [`WRITE_BYTES`] and two pieces of it in memory: what is being hashed and written, and what
-/// comes meanwhile. A piece may keep the frame in which it came, which is sixteen times that at the most if frames have 256 KiB.
+/// comes meanwhile. A piece may keep the frame in which it came, which is seventeen times that at the most if frames have 264 KiB.
 #[derive(Debug)]
 struct FileBody {
     pending: Pending,
