@@ -39,8 +39,30 @@ struct State {
     marked: BTreeSet<u32>,
     /// Logs of which something is not certain. They get no mark, which would say that it is.
     doubtful: BTreeSet<u32>,
-    /// Whether logs were made or removed, which may not be durable.
-    has_names: bool,
+    names: Names,
+}
+
+/// How often logs were made or removed, and how much of that is durable. It is not enough to note that something is due, and to cross it
+/// out when a sync begins: whoever looks while that is under way would take for durable what is not yet.
+#[derive(Debug, Default)]
+struct Names {
+    changes: u64,
+    durable: u64,
+}
+
+impl Names {
+    fn change(&mut self) {
+        self.changes += 1;
+    }
+
+    /// The changes so far, if some may not be durable.
+    fn due(&self) -> Option<u64> {
+        (self.changes > self.durable).then_some(self.changes)
+    }
+
+    fn are_durable(&mut self, changes: u64) {
+        self.durable = self.durable.max(changes);
+    }
 }
 
 /// What a sync has to make durable.
@@ -48,7 +70,6 @@ struct State {
 struct Due {
     written: BTreeSet<u32>,
     marked: BTreeSet<u32>,
-    has_names: bool,
 }
 
 impl State {
@@ -61,7 +82,6 @@ impl State {
         );
         self.written.extend(written);
         self.marked.extend(marked);
-        self.has_names |= due.has_names;
     }
 }
 
@@ -105,7 +125,7 @@ impl LogBook {
         let log = LogWriter::create(&*self.ground.disk, &self.path(number), &header)?;
         let mut state = self.state();
         state.logs.insert(number, log);
-        state.has_names = true;
+        state.names.change();
         Ok(())
     }
 
@@ -120,7 +140,7 @@ impl LogBook {
             (false, true) => {
                 // The process that wrote it was killed. Nobody knows what it had synced.
                 state.written.insert(number);
-                state.has_names = true;
+                state.names.change();
             }
             (false, false) => {
                 state.doubtful.insert(number);
@@ -188,9 +208,10 @@ impl LogBook {
         state.written.remove(&number);
         state.marked.remove(&number);
         state.doubtful.remove(&number);
-        state.has_names = true;
         drop(state);
-        remove_if_there(&*self.ground.disk, &self.path(number)).map(drop)
+        let removed = remove_if_there(&*self.ground.disk, &self.path(number));
+        self.state().names.change();
+        removed.map(drop)
     }
 
     /// Makes durable what was appended before this call, after `sync_data` has made durable what that speaks of. It is given the
@@ -211,9 +232,7 @@ impl LogBook {
         for log in &logs {
             log.file.sync()?;
         }
-        if due.has_names {
-            self.ground.disk.sync_dir(&self.dir)?;
-        }
+        self.sync_names()?;
         self.end_sync(&due.written, &logs)
     }
 
@@ -221,11 +240,18 @@ impl LogBook {
     pub(crate) fn flush(&self, number: u32) -> io::Result<()> {
         let mut state = self.state();
         let log = state.logs.get_mut(&number).ok_or(io::ErrorKind::NotFound)?;
-        let (file, has_names) = (log.file(&*self.ground.disk)?, state.has_names);
+        let file = log.file(&*self.ground.disk)?;
         drop(state);
         file.sync()?;
-        if has_names {
+        self.sync_names()
+    }
+
+    /// Makes the names of the logs durable, if they are not.
+    fn sync_names(&self) -> io::Result<()> {
+        let due = self.state().names.due();
+        if let Some(changes) = due {
             self.ground.disk.sync_dir(&self.dir)?;
+            self.state().names.are_durable(changes);
         }
         Ok(())
     }
@@ -235,7 +261,6 @@ impl LogBook {
         Due {
             written: std::mem::take(&mut state.written),
             marked: std::mem::take(&mut state.marked),
-            has_names: std::mem::take(&mut state.has_names),
         }
     }
 
@@ -277,5 +302,61 @@ impl LogBook {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rootcellar_digest::{Digest, DigestFunction};
+
+    use super::*;
+    use crate::ByteCounter;
+    use crate::io::Disk as _;
+    use crate::layout::StoreId;
+    use crate::layout::log::BlobEntry;
+    use crate::testing::{Loss, SimulatedDisk};
+
+    fn book(disk: &SimulatedDisk) -> LogBook {
+        let dir = Path::new("/store/logs");
+        for dir in [dir.parent().unwrap(), dir] {
+            disk.make_dir(dir).unwrap();
+            disk.sync_dir(dir.parent().unwrap()).unwrap();
+        }
+        let ground = Ground {
+            disk: Arc::new(disk.clone()),
+            dir: dir.to_owned(),
+            store: StoreId([7; 16]),
+            boot: disk.boot_id().unwrap(),
+            is_cache_whole: true,
+            was_closed: false,
+            is_synced: false,
+            bytes_max: 1 << 30,
+            bytes: ByteCounter::default(),
+        };
+        LogBook::new(&ground, dir.to_owned(), LogKind::Loose)
+    }
+
+    /// A blob's file is removed as soon as the log that says so is durable. A log without a name says nothing.
+    #[test]
+    fn what_is_flushed_while_a_sync_is_under_way_is_durable_with_its_name() {
+        let disk = SimulatedDisk::new(1);
+        let book = book(&disk);
+        book.create(1).unwrap();
+        let gone = Entry::Gone(BlobEntry {
+            digest: Digest::of(DigestFunction::Sha256, b"gone"),
+            offset: 0,
+            checksum: 0,
+            used: 0,
+        });
+        let flush = |_: &BTreeSet<u32>| {
+            book.append(1, &[gone])?;
+            book.flush(1)?;
+            let left = disk.after_power_cut(Loss::Everything, 0);
+            assert!(left.files().iter().any(|(path, _)| *path == book.path(1)));
+            Ok(())
+        };
+        book.sync(flush).unwrap();
     }
 }
